@@ -1,0 +1,44 @@
+PYTHON ?= python3
+PYTEST_ARGS ?=
+PY := .venv/bin/python
+DEMO_DATA := data/demo/shapes
+DEMO_WORK := work_dirs/demo/rank_detr
+
+# Tests start many processes: compiled modules are kept between them, and each uses one core.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format lock ops clean
+
+help: ## this list
+	@echo "perception: make TARGET"
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 12
+	@echo "Another Python: make PYTHON=python3.12 setup.  Choose tests: make test PYTEST_ARGS='-k rank_detr -x'."
+
+setup: ## create .venv and install the locked packages (instant when nothing changed)
+	@PYTHON="$(PYTHON)" sh tools/setup.sh
+
+demo: setup ## train Rank-DETR on built-in data, evaluate it, draw its boxes (about 6 minutes on 2 cores)
+	@$(PY) tools/demo.py --data $(DEMO_DATA) --work-dir $(DEMO_WORK)
+
+test: setup ## run the test suite; PYTEST_ARGS='...' passes options on
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+lint: setup ## check style (ruff) without changing anything
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: setup ## rewrite files in the project's style
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+lock: setup ## resolve requirements.lock again from pyproject.toml
+	@$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 \
+	    --no-header --no-annotate --quiet -o requirements.lock
+
+ops: setup ## build the native operators (none exist yet: the torch references run)
+	@echo "perception has no native operators yet; every operator runs on its torch reference."
+
+clean: ## remove what make created: .venv, caches, demo data and results
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis $(DEMO_DATA) $(DEMO_WORK)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
