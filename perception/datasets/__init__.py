@@ -1,0 +1,1 @@
+"""Data sets and transforms registered with MMEngine, and the built-in synthetic sets."""

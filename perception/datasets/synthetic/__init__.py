@@ -1,0 +1,56 @@
+"""Procedural data sets with exact ground truth, written in the formats of real ones.
+
+A *family* is one module of this package. It follows one pattern, of which `shapes` is the example::
+
+    class Params                # frozen dataclass: every choice that changes the files, checked in __post_init__
+    def sample_scene(rng, ...)  # what is in the scene, as plain dataclasses: the only place that draws at random
+    def render(scene)           # a pure function of the scene: pixels and exact ground truth
+    def write(out, params, *, overwrite=False, on_progress=None) -> Summary
+
+`textures` (backgrounds, fills, colours), `outlines` (polygons to antialiased coverage), `folder` (all-or-nothing
+writing) and the format writers (`coco_writer`) are shared by the families. `tools/make_demo_data.py` turns the fields
+of `Params` into command-line options, so that a new family needs its module and one line in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from perception.datasets.synthetic.folder import Summary
+
+FAMILIES: dict[str, str] = {
+    "shapes": "2D shapes on textured backgrounds: boxes and instance masks in COCO format",
+}
+"""Name of each family (its module in this package) and what it holds, in one line."""
+
+
+class Family(Protocol):
+    """What a family module offers.
+
+    `Params` is a frozen dataclass whose fields all have defaults and a `help` entry in their metadata; it raises
+    `ValueError` for values that make no sense. `EXAMPLE` is one command line. `on_progress` receives the number of
+    finished files and their total.
+    """
+
+    Params: type[Any]
+    EXAMPLE: str
+
+    @staticmethod
+    def write(
+        out: Path, params: Any, *, overwrite: bool = False, on_progress: Callable[[int, int], None] | None = None
+    ) -> Summary: ...
+
+
+def load_family(name: str) -> Family:
+    """Import the family `name`. Other families, and what they depend on, are not imported.
+
+    Raises:
+        ValueError: there is no such family.
+    """
+    if name not in FAMILIES:
+        raise ValueError(f"no synthetic data family {name!r}; there are: {', '.join(FAMILIES)}")
+    return importlib.import_module(f"{__name__}.{name}")
