@@ -1,0 +1,11 @@
+"""All four rank designs off: H-Deformable-DETR, the baseline (48.7 AP in the paper)."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ..rank_detr import *
+
+model["bbox_head"].update(dict(rank_adaptive_classhead=False))
+model["transformer"].update(dict(query_rank_layer=False))
+model["criterion"].update(dict(giou_aware_class_loss=False))
+model["criterion"]["matcher"].update(dict(change_iter=None))

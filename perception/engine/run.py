@@ -1,0 +1,106 @@
+"""From a config to a training or test run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmdet.evaluation import DumpDetResults
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from . import checkpoint
+from .config import check_data, check_initial_weights, drop_initial_weights
+from .errors import UserError
+
+
+def build_train_runner(cfg: Config) -> Runner:
+    """Checks what training needs and builds the runner.
+
+    Args:
+        cfg: the config, with ``launcher``, ``resume`` and ``load_from`` settled.
+
+    Raises:
+        UserError: data, initial weights or a checkpoint is missing.
+    """
+    checkpoint.install()
+    if cfg.get("load_from") and not Path(cfg.load_from).is_file():
+        raise UserError(f"checkpoint {cfg.load_from} does not exist")
+    check_data(cfg, ("train", "val"))
+    if not cfg.get("load_from"):
+        check_initial_weights(cfg)
+    return _runner(cfg)
+
+
+def build_test_runner(cfg: Config, weights: str, out: str | None = None, show_dir: str | None = None) -> Runner:
+    """Checks what testing needs and builds the runner, with the weights loaded.
+
+    Args:
+        cfg: the config, with ``launcher`` settled.
+        weights: checkpoint file, which must fill the model completely.
+        out: pickle file for all predictions.
+        show_dir: folder for pictures of predictions beside the ground truth.
+
+    Raises:
+        UserError: data or checkpoint is missing, or the checkpoint is of another model.
+    """
+    checkpoint.install()
+    if out is not None and not out.endswith((".pkl", ".pickle")):
+        raise UserError(f"--out must end in .pkl or .pickle, got {out}")
+    loaded = checkpoint.load_checkpoint_file(weights)
+    check_data(cfg, ("test",))
+    if show_dir is not None:
+        hook = cfg.default_hooks.get("visualization")
+        if hook is None:
+            raise UserError("--show-dir needs default_hooks.visualization in the config, which draws the pictures")
+        hook.update(draw=True, interval=1, test_out_dir=str(Path(show_dir).resolve()))
+    drop_initial_weights(cfg)
+    runner = _runner(cfg)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    checkpoint.load_weights(model, loaded, weights)
+    if out is not None:
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+    return runner
+
+
+def _runner(cfg: Config) -> Runner:
+    if cfg.get("launcher", "none") != "none" and not torch.cuda.is_available():
+        _use_gloo(cfg)
+    runner_class = RUNNERS.get(cfg.runner_type) if "runner_type" in cfg else Runner
+    return runner_class.from_cfg(cfg)
+
+
+def use_amp(cfg: Config) -> None:
+    """Turns the config's optimiser wrapper into its mixed-precision form: float16 on CUDA, bfloat16 on the CPU."""
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    else:
+        from . import amp  # noqa: F401  (registers the wrapper)
+
+        cfg.optim_wrapper.type = "Bfloat16OptimWrapper"
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Scales the learning rate by the real batch size over the one that the recipe was tuned for.
+
+    Raises:
+        UserError: the config does not say which batch size that is.
+    """
+    if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+        raise UserError("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=N) in the config")
+    cfg.auto_scale_lr.enable = True
+
+
+def _use_gloo(cfg: Config) -> None:
+    """Several processes without CUDA: MMEngine's own set-up insists on a CUDA device, so the group is made here."""
+    if cfg.launcher != "pytorch":
+        raise UserError(f"--launcher {cfg.launcher} needs CUDA devices; without them use torchrun and --launcher pytorch")
+    if "RANK" not in os.environ:
+        raise UserError("--launcher pytorch expects torchrun: torchrun --nproc_per_node 2 tools/train.py CONFIG --launcher pytorch")
+    dist.init_process_group("gloo")
+    cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)

@@ -1,0 +1,199 @@
+"""Published Rank-DETR checkpoints (detrex / detectron2 layout) to ours and back.
+
+Also reads H-Deformable-DETR files of the same layout, which lack the rank tables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmdet.datasets import CocoDataset
+from torch import Tensor
+
+from perception.engine.checkpoint import state_dict_of
+from perception.engine.convert import Conversion, Rename, State, rename, require_complete
+from perception.engine.errors import UserError
+
+from .head import RankDetrHead
+from .transformer import RankDetrTransformer
+
+MODEL = "Rank-DETR"
+
+
+def _merge_order(value: Tensor) -> Tensor:
+    """Swin patch merging: four neighbours stacked one after the other -> interleaved per channel, as unfold does."""
+    parts = value.unflatten(-1, (4, -1))[..., [0, 2, 1, 3], :]
+    return parts.transpose(-1, -2).flatten(-2).contiguous()
+
+
+def _split_order(value: Tensor) -> Tensor:
+    """The inverse of :func:`_merge_order`."""
+    parts = value.unflatten(-1, (-1, 4)).transpose(-1, -2)[..., [0, 2, 1, 3], :]
+    return parts.flatten(-2).contiguous()
+
+
+def _resnet_rules() -> list[Rename]:
+    rules = [
+        Rename("backbone.stem.conv1.norm.{rest}", "backbone.bn1.{rest}"),
+        Rename("backbone.stem.conv1.{rest}", "backbone.conv1.{rest}"),
+    ]
+    for stage in range(2, 6):
+        theirs, ours = f"backbone.res{stage}.{{i}}", f"backbone.layer{stage - 1}.{{i}}"
+        for conv in (1, 2, 3):
+            rules.append(Rename(f"{theirs}.conv{conv}.norm.{{rest}}", f"{ours}.bn{conv}.{{rest}}"))
+            rules.append(Rename(f"{theirs}.conv{conv}.{{rest}}", f"{ours}.conv{conv}.{{rest}}"))
+        rules.append(Rename(f"{theirs}.shortcut.norm.{{rest}}", f"{ours}.downsample.1.{{rest}}"))
+        rules.append(Rename(f"{theirs}.shortcut.{{rest}}", f"{ours}.downsample.0.{{rest}}"))
+    return rules
+
+
+def _swin_rules() -> list[Rename]:
+    theirs, ours = "backbone.layers.{i}.blocks.{j}", "backbone.stages.{i}.blocks.{j}"
+    merge = (_merge_order, _split_order)
+    return [
+        Rename("backbone.patch_embed.proj.{rest}", "backbone.patch_embed.projection.{rest}"),
+        Rename("backbone.patch_embed.norm.{rest}", "backbone.patch_embed.norm.{rest}"),
+        Rename(f"{theirs}.attn.{{rest}}", f"{ours}.attn.w_msa.{{rest}}"),
+        Rename(f"{theirs}.mlp.fc1.{{rest}}", f"{ours}.ffn.layers.0.0.{{rest}}"),
+        Rename(f"{theirs}.mlp.fc2.{{rest}}", f"{ours}.ffn.layers.1.{{rest}}"),
+        Rename(f"{theirs}.{{rest}}", f"{ours}.{{rest}}"),
+        Rename("backbone.layers.{i}.downsample.{rest}", "backbone.stages.{i}.downsample.{rest}", *merge),
+        Rename("backbone.norm{i}.{rest}", "backbone.norm{i}.{rest}"),
+    ]
+
+
+def _transformer_rules() -> list[Rename]:
+    rules = []
+    for half in ("encoder", "decoder"):
+        layer = f"transformer.{half}.layers.{{i}}"
+        rules += [
+            Rename(f"{layer}.ffns.0.{{rest}}", f"{layer}.ffn.{{rest}}"),
+            Rename(f"{layer}.norms.{{rest}}", f"{layer}.norms.{{rest}}"),
+        ]
+    encoder, decoder = "transformer.encoder.layers.{i}", "transformer.decoder.layers.{i}"
+    rules += [
+        Rename(f"{encoder}.attentions.0.{{rest}}", f"{encoder}.self_attn.{{rest}}"),
+        Rename(f"{decoder}.attentions.0.attn.{{rest}}", f"{decoder}.self_attn.attn.{{rest}}"),
+        Rename(f"{decoder}.attentions.1.{{rest}}", f"{decoder}.cross_attn.{{rest}}"),
+    ]
+    for table in ("rank_aware_content_query", "pre_racq_trans", "post_racq_trans"):
+        rules.append(Rename(f"transformer.decoder.{table}.{{rest}}", f"transformer.decoder.{table}.{{rest}}"))
+    for theirs, ours in (
+        ("level_embeds", "level_embed"),
+        ("enc_output.{rest}", "memory_trans_fc.{rest}"),
+        ("enc_output_norm.{rest}", "memory_trans_norm.{rest}"),
+        ("pos_trans.{rest}", "pos_trans_fc.{rest}"),
+        ("pos_trans_norm.{rest}", "pos_trans_norm.{rest}"),
+    ):
+        rules.append(Rename(f"transformer.{theirs}", f"transformer.{ours}"))
+    rules.append(Rename("query_embedding.{rest}", "transformer.query_embedding.{rest}"))
+    return rules
+
+
+def _neck_and_head_rules() -> list[Rename]:
+    rules = []
+    for convs in ("convs", "extra_convs"):
+        rules.append(Rename(f"neck.{convs}.{{i}}.conv.{{rest}}", f"neck.{convs}.{{i}}.conv.{{rest}}"))
+        rules.append(Rename(f"neck.{convs}.{{i}}.norm.{{rest}}", f"neck.{convs}.{{i}}.gn.{{rest}}"))
+    rules.append(Rename("class_embed.{rest}", "bbox_head.cls_branches.{rest}"))
+    for theirs, ours in ((0, 0), (1, 2), (2, 4)):  # ours counts the activations in between
+        rules.append(Rename(f"bbox_embed.{{i}}.layers.{theirs}.{{rest}}", f"bbox_head.reg_branches.{{i}}.{ours}.{{rest}}"))
+    name = "rank_adaptive_classhead_emb.{rest}"
+    rules.append(Rename(name, f"bbox_head.{name}"))
+    return rules
+
+
+RULES = [*_resnet_rules(), *_swin_rules(), *_transformer_rules(), *_neck_and_head_rules()]
+
+# The authors' decoder registers the prediction heads a second time.
+_DUPLICATE = re.compile(r"transformer\.decoder\.((class|bbox)_embed\..+)")
+
+
+def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
+    """Authors' checkpoint to ours.
+
+    Raises:
+        UserError: the file does not hold this model.
+    """
+    saved = checkpoint.get("model", checkpoint)
+    state = state_dict_of({"state_dict": {key: torch.as_tensor(value) for key, value in saved.items()}})
+    renamed = rename({k: v for k, v in state.items() if not _DUPLICATE.fullmatch(k)}, RULES, to="ours")
+    require_complete(renamed.state, _expected(renamed.state), MODEL)
+    meta: dict[str, Any] = {"converted_from": "detrex"}
+    num_classes = renamed.state["bbox_head.cls_branches.0.weight"].shape[0]
+    if num_classes == len(CocoDataset.METAINFO["classes"]):
+        meta["dataset_meta"] = dict(CocoDataset.METAINFO)
+    return Conversion(
+        {"meta": meta, "state_dict": renamed.state}, renamed.unmatched, len(renamed.state), _describe(renamed.state)
+    )
+
+
+def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:
+    """Our checkpoint to the authors' layout, with the heads that their decoder registers a second time.
+
+    Raises:
+        UserError: the file does not hold this model.
+    """
+    ours = {k: v for k, v in state_dict_of(checkpoint).items() if not k.endswith("num_batches_tracked")}
+    require_complete(ours, _expected(ours), MODEL)
+    renamed = rename(ours, RULES, to="authors")
+    heads = {k: v for k, v in renamed.state.items() if k.startswith(("class_embed.", "bbox_embed."))}
+    renamed.state.update({f"transformer.decoder.{key}": value for key, value in heads.items()})
+    return Conversion({"model": renamed.state}, renamed.unmatched, len(ours), _describe(ours))
+
+
+def _expected(state: State) -> dict[str, tuple[int, ...]]:
+    """Shapes of everything beyond the backbone, in a model of the sizes that the weights themselves show."""
+    try:
+        num_levels, embed_dims = state["transformer.level_embed"].shape
+        num_classes = state["bbox_head.cls_branches.0.weight"].shape[0]
+        layer = "transformer.encoder.layers.0"
+        samples = state[f"{layer}.self_attn.attention_weights.weight"].shape[0]
+        feedforward_channels = state[f"{layer}.ffn.layers.0.0.weight"].shape[0]
+        content = state.get("transformer.query_embedding.weight")
+    except KeyError as error:
+        raise UserError(f"this file does not hold a {MODEL} model: it has no weight {error.args[0]}") from None
+    tables = [*(v for k, v in state.items() if ".rank_aware_content_query." in k or ".rank_adaptive_" in k), content]
+    num_queries = next((len(table) for table in tables if table is not None), 1)
+    depth = {half: _count(state, rf"transformer\.{half}\.layers\.(\d+)\..+") for half in ("encoder", "decoder")}
+    with torch.device("meta"):
+        transformer = RankDetrTransformer(
+            embed_dims=embed_dims,
+            num_heads=1,  # the number of heads does not show in shapes, its product with the points does
+            num_points=samples // num_levels,
+            num_levels=num_levels,
+            feedforward_channels=feedforward_channels,
+            num_encoder_layers=depth["encoder"],
+            num_decoder_layers=depth["decoder"],
+            num_queries_one2one=num_queries,
+            num_queries_one2many=0,
+            query_rank_layer=any(".rank_aware_content_query." in key for key in state),
+            mixed_selection=content is not None,
+        )
+        rank_adaptive = any(".rank_adaptive_classhead_emb." in key for key in state)
+        head = RankDetrHead(num_classes, embed_dims, depth["decoder"], num_queries, rank_adaptive)
+    shapes = {f"transformer.{key}": tuple(value.shape) for key, value in transformer.state_dict().items()}
+    shapes.update({f"bbox_head.{key}": tuple(value.shape) for key, value in head.state_dict().items()})
+    for convs in ("convs", "extra_convs"):
+        for i in range(_count(state, rf"neck\.{convs}\.(\d+)\..+")):
+            for name in ("conv.bias", "gn.weight", "gn.bias"):
+                shapes[f"neck.{convs}.{i}.{name}"] = (embed_dims,)
+    first = "backbone.conv1.weight" if "backbone.conv1.weight" in state else "backbone.patch_embed.projection.weight"
+    shapes[first] = tuple(state[first].shape) if first in state else ()
+    return shapes
+
+
+def _count(state: State, pattern: str) -> int:
+    matches = (re.fullmatch(pattern, key) for key in state)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
+
+
+def _describe(state: State) -> str:
+    backbone = "ResNet" if "backbone.conv1.weight" in state else "Swin"
+    rank_layer = any(".rank_aware_content_query." in key for key in state)
+    rank_head = any(".rank_adaptive_classhead_emb." in key for key in state)
+    designs = {"query rank layer": rank_layer, "rank-adaptive class head": rank_head}
+    return f"{backbone} backbone, " + ", ".join(f"{'with' if on else 'without'} {name}" for name, on in designs.items())

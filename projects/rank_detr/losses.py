@@ -1,0 +1,174 @@
+"""Losses of Rank-DETR: GIoU-aware classification, L1 and GIoU over both branches (arXiv 2310.08854, section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
+
+from .matching import RankDetrMatcher, Target, iou_and_giou
+from .transformer import RankDetrOutput
+
+Matches = list[tuple[Tensor, Tensor]]
+
+
+def giou_aware_classification_loss(
+    logits: Tensor, one_hot: Tensor, quality: Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """Focal-like loss whose positive target is the quality of the matched box (GCL).
+
+    Args:
+        logits: (..., K) z, with p = sigmoid(z).
+        one_hot: (..., K) y, 1 at the class of a matched query.
+        quality: (..., 1) or (..., K) t = (GIoU + 1) / 2 of a matched query's box, without gradient.
+        alpha: weight of positives; negatives weigh ``1 - alpha``.
+        gamma: exponent of the modulating factors, which are part of the gradient.
+
+    Returns:
+        The sum over all elements of
+        ``y * alpha * |t - p|^gamma * BCE(z, t) + (1 - y) * (1 - alpha) * p^gamma * BCE(z, 0)``.
+    """
+    prob = logits.sigmoid()
+    target = one_hot * quality
+    weight = one_hot * alpha * (target - prob).abs() ** gamma + (1 - one_hot) * (1 - alpha) * prob**gamma
+    return (weight * F.binary_cross_entropy_with_logits(logits, target, reduction="none")).sum()
+
+
+class RankDetrCriterion(nn.Module):
+    """Matching and losses of the one-to-one branch, the one-to-many branch and the encoder.
+
+    Args:
+        matcher: assigns queries to targets, for every output separately.
+        giou_aware_class_loss: GCL for decoder outputs in training mode; otherwise (and for the encoder, and in
+            evaluation mode) focal loss.
+        class_weight: weight of the classification terms.
+        bbox_weight: weight of the L1 terms.
+        giou_weight: weight of the GIoU terms.
+        k_one2many: how often each target is repeated in the one-to-many branch.
+        lambda_one2many: weight of the one-to-many branch.
+        alpha: alpha of focal loss and GCL.
+        gamma: gamma of focal loss and GCL.
+    """
+
+    def __init__(
+        self,
+        matcher: RankDetrMatcher,
+        giou_aware_class_loss: bool = True,
+        class_weight: float = 2.0,
+        bbox_weight: float = 5.0,
+        giou_weight: float = 2.0,
+        k_one2many: int = 6,
+        lambda_one2many: float = 1.0,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.matcher = matcher
+        self.giou_aware_class_loss = giou_aware_class_loss
+        self.weights = dict(loss_class=class_weight, loss_bbox=bbox_weight, loss_giou=giou_weight)
+        self.k_one2many, self.lambda_one2many = k_one2many, lambda_one2many
+        self.alpha, self.gamma = alpha, gamma
+
+    def forward(self, output: RankDetrOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """All weighted terms; their sum is the training loss.
+
+        Args:
+            output: predictions over one or two groups of queries.
+            targets: B images.
+
+        Returns:
+            ``loss_{class,bbox,giou}`` of the last layer, with ``_0``.. for earlier layers, ``_enc`` for the encoder and
+            ``_one2many`` appended for the one-to-many branch: 39 scalars for 6 layers and both branches.
+        """
+        one2one = output.group_sizes[0]
+        terms = self.decoder_losses(output.logits[:, :, :one2one], output.boxes[:, :, :one2one], targets)
+        terms.update(self.encoder_losses(output.enc_logits, output.enc_boxes, targets))
+        losses = {name: value * self._weight(name) for name, value in terms.items()}
+        if len(output.group_sizes) > 1:
+            k = self.k_one2many
+            repeated = [Target(labels=t["labels"].repeat(k), boxes=t["boxes"].repeat(k, 1)) for t in targets]
+            terms = self.decoder_losses(output.logits[:, :, one2one:], output.boxes[:, :, one2one:], repeated)
+            for name, value in terms.items():
+                losses[f"{name}_one2many"] = value * self._weight(name) * self.lambda_one2many
+        return losses
+
+    def decoder_losses(self, logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Unweighted terms of every decoder layer.
+
+        Args:
+            logits: (L, B, Q, K).
+            boxes: (L, B, Q, 4).
+            targets: B images.
+        """
+        logits, boxes = logits.float(), boxes.float()
+        matches, num_boxes = self.matcher(logits, boxes, targets), self._num_boxes(targets)
+        giou_aware = self.giou_aware_class_loss and self.training
+        losses: dict[str, Tensor] = {}
+        last = len(logits) - 1
+        for layer in (last, *range(last)):
+            suffix = "" if layer == last else f"_{layer}"
+            terms = self._losses(logits[layer], boxes[layer], targets, matches[layer], num_boxes, giou_aware)
+            losses.update({f"{name}{suffix}": value for name, value in terms.items()})
+        return losses
+
+    def encoder_losses(self, logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Unweighted terms of the encoder, whose channel 0 is trained as objectness.
+
+        Args:
+            logits: (B, S, K).
+            boxes: (B, S, 4).
+            targets: B images.
+        """
+        logits, boxes = logits.float(), boxes.float()
+        class_agnostic = [Target(labels=torch.zeros_like(t["labels"]), boxes=t["boxes"]) for t in targets]
+        matches = self.matcher(logits[None], boxes[None], class_agnostic)[0]
+        terms = self._losses(logits, boxes, class_agnostic, matches, self._num_boxes(targets), giou_aware=False)
+        return {f"{name}_enc": value for name, value in terms.items()}
+
+    def _losses(
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        targets: Sequence[Target],
+        matches: Matches,
+        num_boxes: Tensor,
+        giou_aware: bool,
+    ) -> dict[str, Tensor]:
+        image = torch.cat([torch.full_like(query, b) for b, (query, _) in enumerate(matches)])
+        query = torch.cat([query for query, _ in matches])
+        labels = torch.cat([t["labels"][index] for t, (_, index) in zip(targets, matches)])
+        # Gathered through each image's own indices: the released code's running offset goes wrong once an image has
+        # more targets than queries.
+        wanted = torch.cat([t["boxes"][index] for t, (_, index) in zip(targets, matches)]).float()
+        matched = boxes[image, query]
+        giou = iou_and_giou(matched, wanted)[1]
+
+        one_hot = torch.zeros_like(logits)
+        one_hot[image, query, labels] = 1.0
+        if giou_aware:
+            quality = logits.new_zeros(*logits.shape[:2], 1)
+            quality[image, query, 0] = (giou.detach() + 1) / 2
+            loss_class = giou_aware_classification_loss(logits, one_hot, quality, self.alpha, self.gamma)
+        else:
+            loss_class = sigmoid_focal_loss(logits, one_hot, self.alpha, self.gamma, reduction="sum")
+        return dict(
+            loss_class=loss_class / num_boxes,
+            loss_bbox=(matched - wanted).abs().sum() / num_boxes,
+            loss_giou=(1 - giou).sum() / num_boxes,
+        )
+
+    @staticmethod
+    def _num_boxes(targets: Sequence[Target]) -> Tensor:
+        """Mean number of targets per process, at least 1."""
+        count = torch.tensor(float(sum(len(t["labels"]) for t in targets)), device=targets[0]["labels"].device)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(count)
+            count = count / dist.get_world_size()
+        return count.clamp(min=1)
+
+    def _weight(self, name: str) -> float:
+        return next(weight for prefix, weight in self.weights.items() if name.startswith(prefix))

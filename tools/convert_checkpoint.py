@@ -1,0 +1,48 @@
+"""Translate a checkpoint between its authors' layout and ours."""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from perception.engine.errors import run_cli
+
+EXAMPLE = """examples:
+  python tools/convert_checkpoint.py rank_detr rank_detr_r50_12ep.pth data/checkpoints/rank_detr_r50_12e.pth
+  python tools/convert_checkpoint.py rank_detr ours.pth authors.pth --to authors
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    projects = Path(importlib.import_module("projects").__file__).parent
+    systems = sorted(path.parent.name for path in projects.glob("*/converter.py"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("system", choices=systems, help="which system the checkpoint belongs to")
+    parser.add_argument("input", type=Path, metavar="IN", help="checkpoint to read")
+    parser.add_argument("output", type=Path, metavar="OUT", help="checkpoint to write")
+    parser.add_argument("--to", choices=["perception", "authors"], default="perception", help="layout to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from perception.engine.checkpoint import load_checkpoint_file, save_checkpoint_file
+    from perception.engine.errors import UserError
+
+    if args.output.exists() and not args.overwrite:
+        raise UserError(f"{args.output} exists; choose another name or add --overwrite")
+    converter = importlib.import_module(f"projects.{args.system}.converter")
+    convert = converter.to_perception if args.to == "perception" else converter.to_authors
+    result = convert(load_checkpoint_file(args.input))
+    save_checkpoint_file(result.checkpoint, args.output)
+    print(f"{args.output}: {result.num_weights} weights ({result.description})")
+    if result.unmatched:
+        print(f"left out, because the model has no place for them: {len(result.unmatched)} keys")
+        for key in result.unmatched:
+            print(f"  {key}")
+
+
+if __name__ == "__main__":
+    run_cli(main)

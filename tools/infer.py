@@ -1,0 +1,88 @@
+"""Run a detector over a folder of images: predictions as COCO JSON, and pictures with boxes, labels and scores."""
+
+# Worker processes import this file once more: whatever is heavy is imported inside of main.
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from perception.engine.errors import run_cli
+
+EPILOG = """what OUT holds:
+  predictions.json    COCO: images, categories, and annotations with bbox [x, y, w, h] in pixels of the image, and score
+  predictions.jsonl   one line for each image, written as the run goes
+  images/             the pictures, in the folder tree of FOLDER
+  skipped.json        files that could not be used, with reasons
+  run.json            what the run was started with
+
+An interrupted run continues where it stopped when the same command is started again.
+Exit status: 0 all images done, 3 some skipped, 1 nothing could be done, 2 wrong usage.
+
+example:
+  python tools/infer.py configs/demo/rank_detr.py work_dirs/demo/rank_detr/iter_1200.pth data/demo/shapes/images/val \\
+      --out outputs/shapes
+"""
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file of the detector", metavar="CONFIG")
+    parser.add_argument("checkpoint", type=Path, help="its weights", metavar="CHECKPOINT")
+    parser.add_argument("folder", type=Path, help="folder of images, searched recursively; or one image", metavar="FOLDER")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--batch-size", type=_positive, default=4, help="images at a time in the model (default: 4)")
+    parser.add_argument(
+        "--workers", type=_positive, default=min(4, os.cpu_count() or 1), help="processes that decode (default: %(default)s)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    parser.add_argument(
+        "--score-thr", type=float, default=0.3, help="leave out detections with a lower score (default: 0.3)"
+    )
+    parser.add_argument(
+        "--pattern", nargs="+", default=[], help="only files whose name or relative path matches, e.g. '*.png' 'cam0/*'"
+    )
+    parser.add_argument("--no-images", action="store_true", help="write predictions only, draw nothing")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in OUT instead of continuing it")
+    parser.add_argument(
+        "--cfg-options", nargs="+", metavar="KEY=VALUE", help="override settings of the config, e.g. model.test_cfg.max_per_img=50"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse_args(arguments)
+    # File names may hold bytes that are no text.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    from perception.inference.folder import Job, run
+
+    summary = run(
+        Job(
+            config=args.config,
+            checkpoint=args.checkpoint,
+            folder=args.folder,
+            out=args.out,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            device=args.device,
+            score_thr=args.score_thr,
+            patterns=args.pattern,
+            pictures=not args.no_images,
+            overwrite=args.overwrite,
+            cfg_options=args.cfg_options,
+        )
+    )
+    print(summary.text(), flush=True)
+    return 3 if summary.skipped else 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    run_cli(main)
