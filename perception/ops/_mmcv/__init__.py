@@ -1,0 +1,1 @@
+"""The functions of :mod:`perception.ops.mmcv_ext`, by family."""
