@@ -11,6 +11,7 @@ from mmengine.optim import MultiStepLR, OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, TestLoop, ValLoop
 from torch.optim import AdamW
 
+from perception.engine.hooks import ExactResumeHook
 from projects.rank_detr.detector import RankDETR
 from projects.rank_detr.head import RankDetrHead
 from projects.rank_detr.hooks import MatcherIterationHook
@@ -91,5 +92,5 @@ param_scheduler = [
 train_cfg = dict(type=IterBasedTrainLoop, max_iters=max_iters, val_interval=5000)
 val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)
-custom_hooks = [dict(type=MatcherIterationHook)]
+custom_hooks = [dict(type=ExactResumeHook), dict(type=MatcherIterationHook)]
 auto_scale_lr = dict(enable=False, base_batch_size=16)

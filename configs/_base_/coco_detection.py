@@ -4,10 +4,12 @@ Expected layout: ``data/coco/{train2017,val2017}/*.jpg`` and ``data/coco/annotat
 """
 
 from mmcv.transforms import LoadImageFromFile, RandomChoice, RandomChoiceResize
-from mmdet.datasets import AspectRatioBatchSampler, CocoDataset
+from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomCrop, RandomFlip, Resize
 from mmdet.evaluation import CocoMetric
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+
+from perception.datasets.resumable import ResumableBatchSampler, SeedAugmentation
 
 dataset_type = CocoDataset
 data_root = "data/coco/"
@@ -20,6 +22,7 @@ load_image = dict(type=LoadImageFromFile, imdecode_backend="pillow")
 choose_scale = dict(type=RandomChoiceResize, resize_type=Resize, scales=multi_scales, keep_ratio=True, backend="pillow")
 
 train_pipeline = [
+    dict(type=SeedAugmentation),
     load_image,
     dict(type=LoadAnnotations, with_bbox=True),
     dict(type=RandomFlip, prob=0.5),
@@ -53,7 +56,7 @@ train_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type=InfiniteSampler, shuffle=True),
-    batch_sampler=dict(type=AspectRatioBatchSampler),
+    batch_sampler=dict(type=ResumableBatchSampler),
     dataset=dict(
         type=CocoDataset,
         data_root=data_root,

@@ -8,15 +8,18 @@ from mmengine.config import read_base
 with read_base():
     from ..rank_detr import *
 
+from mmengine.optim import LinearLR
+
 data_root = "data/demo/shapes/"
-max_iters = 1200
-image_size = (192, 192)
+max_iters = 1500
+image_size = (144, 144)
 
 train_pipeline = [
+    dict(type=SeedAugmentation),
     dict(type=LoadImageFromFile),
     dict(type=LoadAnnotations, with_bbox=True),
     dict(type=RandomFlip, prob=0.5),
-    dict(type=RandomChoiceResize, resize_type=Resize, scales=[(s, s) for s in (144, 168, 192)], keep_ratio=True),
+    dict(type=RandomChoiceResize, resize_type=Resize, scales=[(s, s) for s in (112, 128, 144)], keep_ratio=True),
     dict(type=PackDetInputs),
 ]
 test_pipeline = [
@@ -31,7 +34,7 @@ metainfo = dict(
 )
 train_dataloader.update(
     dict(
-        batch_size=8,
+        batch_size=4,
         num_workers=1,
         dataset=dict(
             type=CocoDataset,
@@ -67,6 +70,10 @@ model.update(
     dict(
         backbone=dict(
             depth=18,
+            num_stages=3,
+            strides=(1, 2, 2),
+            dilations=(1, 1, 1),
+            out_indices=(0, 1, 2),  # strides 4, 8 and 16: the pictures are small
             base_channels=32,
             stem_channels=32,
             frozen_stages=-1,
@@ -74,12 +81,13 @@ model.update(
             norm_eval=False,
             init_cfg=None,
         ),
-        neck=dict(in_channels=[64, 128, 256], out_channels=64),
+        neck=dict(in_channels=[32, 64, 128], out_channels=64),
         transformer=dict(
             embed_dims=64,
             num_heads=4,
+            num_points=2,
             feedforward_channels=256,
-            num_encoder_layers=2,
+            num_encoder_layers=1,
             num_decoder_layers=3,
             num_queries_one2one=40,
             num_queries_one2many=120,
@@ -91,6 +99,7 @@ model.update(
 )
 optim_wrapper.update(dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0)))))
 param_scheduler = [
+    dict(type=LinearLR, by_epoch=False, begin=0, end=30, start_factor=0.02),
     dict(type=MultiStepLR, by_epoch=False, begin=0, end=max_iters, milestones=[max_iters * 17 // 20], gamma=0.1),
 ]
 train_cfg.update(dict(max_iters=max_iters, val_interval=max_iters))

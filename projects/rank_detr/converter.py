@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from mmdet.datasets import CocoDataset
 from torch import Tensor
@@ -118,8 +119,12 @@ def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
     Raises:
         UserError: the file does not hold this model.
     """
+    if "state_dict" in checkpoint:
+        raise UserError(f"this file does not hold a {MODEL} model in the authors' layout; --to authors starts from ours")
     saved = checkpoint.get("model", checkpoint)
-    state = state_dict_of({"state_dict": {key: torch.as_tensor(value) for key, value in saved.items()}})
+    # detectron2 also writes NumPy arrays.
+    arrays = {k: torch.as_tensor(v) for k, v in saved.items() if isinstance(v, (Tensor, np.ndarray))}
+    state = state_dict_of(arrays)
     renamed = rename({k: v for k, v in state.items() if not _DUPLICATE.fullmatch(k)}, RULES, to="ours")
     require_complete(renamed.state, _expected(renamed.state), MODEL)
     meta: dict[str, Any] = {"converted_from": "detrex"}

@@ -121,8 +121,9 @@ class RankDETR(BaseDetector):
 def padding_mask(batch_inputs: Tensor, batch_data_samples: SampleList | None) -> Tensor:
     """(B, H, W) float, 1 where the batch is padding beyond an image's own size.
 
-    The released code leaves the mask out at test time, where it runs one image per batch; with the mask, a batch of
-    several images gives what each gives alone.
+    The released code leaves the mask out at test time, where it runs one image per batch. With it the transformer sees
+    no padding. Backbone and group norm still do, so that predictions for images of different sizes in one batch differ
+    a little from those of each alone; images of one size give the same.
     """
     batch, _, height, width = batch_inputs.shape
     mask = batch_inputs.new_zeros(batch, height, width)

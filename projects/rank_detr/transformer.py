@@ -169,7 +169,7 @@ class RankDetrTransformer(nn.Module):
         num_encoder_layers: encoder depth.
         num_decoder_layers: decoder depth L.
         num_queries_one2one: queries that are matched one to one, the only ones at test time.
-        num_queries_one2many: further queries in training, each target matched several times.
+        num_queries_one2many: further queries in training, each target matched several times; 0 leaves the branch out.
         query_rank_layer: sort queries by score between decoder layers and fuse a content vector per rank.
         look_forward_twice: see :class:`RankDetrDecoder`.
         mixed_selection: content queries from a learned table (True) or from the proposals (False).
@@ -272,7 +272,7 @@ class RankDetrTransformer(nn.Module):
     def group_sizes(self, num_tokens: int) -> tuple[int, ...]:
         """Queries per group, never more than there are tokens to propose them (tiny images have fewer)."""
         one2one = min(self.num_queries_one2one, num_tokens)
-        if not self.training:
+        if not self.training or self.num_queries_one2many == 0:
             return (one2one,)
         return one2one, min(self.num_queries_one2many, num_tokens - one2one)
 

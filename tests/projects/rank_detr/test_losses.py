@@ -122,6 +122,14 @@ def test_hybrid_criterion_terms():
         assert_close(losses[f"{name}_one2many"], terms[name] * weight * 0.5)
 
 
+def test_one_to_many_branch_can_be_left_out():
+    output = TinyRankDetr(one2many=0)(*features(torch.Generator().manual_seed(1)))
+    assert output.group_sizes == (ONE2ONE,)
+    losses = RankDetrCriterion(RankDetrMatcher())(output, targets(3, 1))
+    assert len(losses) == 3 * LAYERS + 3
+    assert not any(name.endswith("one2many") for name in losses)
+
+
 def test_encoder_learns_objectness_on_channel_zero():
     logits = torch.zeros(1, 6, 5, requires_grad=True)
     boxes = torch.full((1, 6, 4), 0.5)

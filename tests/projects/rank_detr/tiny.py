@@ -12,7 +12,9 @@ CHANNELS, CLASSES, ONE2ONE, ONE2MANY, LAYERS = 32, 5, 20, 40, 3
 class TinyRankDetr(nn.Module):
     """Transformer and heads with C = 32, 4 heads, 2 + 3 layers, 4 levels."""
 
-    def __init__(self, rank_head: bool = True, rank_layer: bool = True, **kwargs) -> None:
+    def __init__(
+        self, rank_head: bool = True, rank_layer: bool = True, one2many: int = ONE2MANY, **kwargs
+    ) -> None:
         super().__init__()
         self.transformer = RankDetrTransformer(
             embed_dims=CHANNELS,
@@ -21,11 +23,11 @@ class TinyRankDetr(nn.Module):
             num_encoder_layers=2,
             num_decoder_layers=LAYERS,
             num_queries_one2one=ONE2ONE,
-            num_queries_one2many=ONE2MANY,
+            num_queries_one2many=one2many,
             query_rank_layer=rank_layer,
             **kwargs,
         )
-        self.head = RankDetrHead(CLASSES, CHANNELS, LAYERS, ONE2ONE + ONE2MANY, rank_head)
+        self.head = RankDetrHead(CLASSES, CHANNELS, LAYERS, ONE2ONE + one2many, rank_head)
 
     def forward(self, feats: list[Tensor], masks: list[Tensor]) -> RankDetrOutput:
         return self.transformer(feats, masks, self.head)
