@@ -17,7 +17,7 @@ EXAMPLE = """example:
 Run it again and it continues where it stopped; a finished training is not repeated.
 """
 CONFIG = "configs/demo/rank_detr.py"
-NUM_TRAIN, NUM_VAL = 1500, 60
+NUM_TRAIN, NUM_VAL = 1000, 40
 
 
 def parse_args() -> argparse.Namespace:

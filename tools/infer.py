@@ -1,6 +1,6 @@
 """Run a detector over a folder of images: predictions as COCO JSON, and pictures with boxes, labels and scores."""
 
-# Worker processes import this file once more: whatever is heavy is imported inside of main.
+# Worker processes import this file once more: whatever is heavy is imported inside the functions.
 import argparse
 import os
 import sys
@@ -25,16 +25,23 @@ example:
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    from mmengine.config import DictAction
+
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="config file of the detector", metavar="CONFIG")
     parser.add_argument("checkpoint", type=Path, help="its weights", metavar="CHECKPOINT")
-    parser.add_argument("folder", type=Path, help="folder of images, searched recursively; or one image", metavar="FOLDER")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--batch-size", type=_positive, default=4, help="images at a time in the model (default: 4)")
     parser.add_argument(
-        "--workers", type=_positive, default=min(4, os.cpu_count() or 1), help="processes that decode (default: %(default)s)"
+        "folder", type=Path, help="folder of images, searched recursively; or one image", metavar="FOLDER"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--batch-size", type=positive, default=4, help="images at a time in the model (default: 4)")
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=min(4, os.cpu_count() or 1),
+        help="processes that decode (default: %(default)s)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.add_argument(
@@ -46,7 +53,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-images", action="store_true", help="write predictions only, draw nothing")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in OUT instead of continuing it")
     parser.add_argument(
-        "--cfg-options", nargs="+", metavar="KEY=VALUE", help="override settings of the config, e.g. model.test_cfg.max_per_img=50"
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="override settings of the config, e.g. model.test_cfg.max_per_img=50",
     )
     return parser.parse_args(arguments)
 
@@ -57,27 +69,30 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")
     from perception.inference.folder import Job, run
 
-    summary = run(
-        Job(
-            config=args.config,
-            checkpoint=args.checkpoint,
-            folder=args.folder,
-            out=args.out,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            device=args.device,
-            score_thr=args.score_thr,
-            patterns=args.pattern,
-            pictures=not args.no_images,
-            overwrite=args.overwrite,
-            cfg_options=args.cfg_options,
-        )
+    job = Job(
+        config=args.config,
+        checkpoint=args.checkpoint,
+        folder=args.folder,
+        out=args.out,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        device=args.device,
+        score_thr=args.score_thr,
+        patterns=args.pattern,
+        pictures=not args.no_images,
+        overwrite=args.overwrite,
+        cfg_options=args.cfg_options,
     )
+    try:
+        summary = run(job)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130
     print(summary.text(), flush=True)
     return 3 if summary.skipped else 0
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not at least 1")

@@ -1,8 +1,8 @@
 """Batches and augmentations that a resumed run repeats exactly.
 
 MMEngine restores the order of images on resume but not the random state of augmentations, which lives in worker
-processes. Here every drawn sample carries a seed that follows from the run's seed, the rank and the sample's position
-in the stream; :class:`SeedAugmentation` applies it before the other transforms. So augmentations depend neither on where
+processes. Here every drawn sample carries a seed that follows from the run's seed, the rank and the sample's place in
+the stream; :class:`SeedAugmentation` applies it before the other transforms. So augmentations depend neither on where
 a run was interrupted nor on the number of workers.
 """
 

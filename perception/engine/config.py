@@ -23,7 +23,7 @@ def load_config(path: str, options: dict | None = None, work_dir: str | None = N
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"config {path} does not exist; the recipes are in configs/, for example configs/demo/rank_detr.py")
+        raise UserError(f"config {path} does not exist; the recipes are in configs/, such as configs/demo/rank_detr.py")
     try:
         cfg = Config.fromfile(file)
         cfg.merge_from_dict(options or {})
@@ -74,7 +74,7 @@ def check_initial_weights(cfg: Config) -> None:
         checkpoint = init["checkpoint"]
         if "://" not in checkpoint and not Path(checkpoint).is_file():
             raise UserError(
-                f"initial weights {checkpoint} are missing: put the file there (docs/data.md says where it comes from), "
+                f"initial weights {checkpoint} are missing: put the file there (docs/data.md says whence it comes), "
                 "start from random weights with --cfg-options model.backbone.init_cfg=None, "
                 "or try configs/demo/, which needs none"
             )

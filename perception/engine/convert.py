@@ -61,9 +61,7 @@ def rename(state: Mapping[str, Tensor], rules: Iterable[Rename], *, to: str) -> 
         to: ``"ours"`` or ``"authors"``.
     """
     source, target = ("authors", "ours") if to == "ours" else ("ours", "authors")
-    compiled = [
-        (_pattern(getattr(rule, source)), getattr(rule, target), getattr(rule, f"to_{to}")) for rule in rules
-    ]
+    compiled = [(_pattern(getattr(rule, source)), getattr(rule, target), getattr(rule, f"to_{to}")) for rule in rules]
     renamed = Renamed()
     for key, value in state.items():
         for pattern, template, change in compiled:

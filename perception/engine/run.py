@@ -99,8 +99,10 @@ def use_auto_scale_lr(cfg: Config) -> None:
 def _use_gloo(cfg: Config) -> None:
     """Several processes without CUDA: MMEngine's own set-up insists on a CUDA device, so the group is made here."""
     if cfg.launcher != "pytorch":
-        raise UserError(f"--launcher {cfg.launcher} needs CUDA devices; without them use torchrun and --launcher pytorch")
+        raise UserError(f"--launcher {cfg.launcher} needs CUDA devices; else use torchrun with --launcher pytorch")
     if "RANK" not in os.environ:
-        raise UserError("--launcher pytorch expects torchrun: torchrun --nproc_per_node 2 tools/train.py CONFIG --launcher pytorch")
+        raise UserError(
+            "--launcher pytorch expects torchrun: torchrun --nproc_per_node 2 tools/train.py CONFIG --launcher pytorch"
+        )
     dist.init_process_group("gloo")
     cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)

@@ -101,7 +101,9 @@ def _neck_and_head_rules() -> list[Rename]:
         rules.append(Rename(f"neck.{convs}.{{i}}.norm.{{rest}}", f"neck.{convs}.{{i}}.gn.{{rest}}"))
     rules.append(Rename("class_embed.{rest}", "bbox_head.cls_branches.{rest}"))
     for theirs, ours in ((0, 0), (1, 2), (2, 4)):  # ours counts the activations in between
-        rules.append(Rename(f"bbox_embed.{{i}}.layers.{theirs}.{{rest}}", f"bbox_head.reg_branches.{{i}}.{ours}.{{rest}}"))
+        rules.append(
+            Rename(f"bbox_embed.{{i}}.layers.{theirs}.{{rest}}", f"bbox_head.reg_branches.{{i}}.{ours}.{{rest}}")
+        )
     name = "rank_adaptive_classhead_emb.{rest}"
     rules.append(Rename(name, f"bbox_head.{name}"))
     return rules
@@ -120,7 +122,9 @@ def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
         UserError: the file does not hold this model.
     """
     if "state_dict" in checkpoint:
-        raise UserError(f"this file does not hold a {MODEL} model in the authors' layout; --to authors starts from ours")
+        raise UserError(
+            f"this file does not hold a {MODEL} model of the authors' layout; --to authors starts from ours"
+        )
     saved = checkpoint.get("model", checkpoint)
     # detectron2 also writes NumPy arrays.
     arrays = {k: torch.as_tensor(v) for k, v in saved.items() if isinstance(v, (Tensor, np.ndarray))}

@@ -25,9 +25,9 @@ for _part in (RankDetrTransformer, RankDetrHead, RankDetrMatcher, RankDetrCriter
 class RankDETR(BaseDetector):
     """Rank-DETR (arXiv 2310.08854) on top of H-Deformable-DETR, two-stage with box refinement.
 
-    Each of the four rank designs has its switch: ``transformer.query_rank_layer``, ``bbox_head.rank_adaptive_classhead``,
-    ``criterion.giou_aware_class_loss`` and ``criterion.matcher.change_iter`` (None: never). All off is
-    H-Deformable-DETR.
+    Each of the four rank designs has its switch: ``transformer.query_rank_layer``,
+    ``bbox_head.rank_adaptive_classhead``, ``criterion.giou_aware_class_loss`` and ``criterion.matcher.change_iter``
+    (None: never). All off is H-Deformable-DETR.
 
     Args:
         backbone: config of a backbone with three outputs, strides 8, 16 and 32.
@@ -144,4 +144,3 @@ def _normalised_targets(batch_data_samples: SampleList) -> list[Target]:
         boxes = box_convert(boxes, "xyxy", "cxcywh") / boxes.new_tensor([width, height, width, height])
         targets.append(Target(labels=sample.gt_instances.labels, boxes=boxes))
     return targets
-

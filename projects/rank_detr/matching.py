@@ -49,8 +49,8 @@ def _area(top_left: Tensor, bottom_right: Tensor) -> Tensor:
 class RankDetrMatcher(nn.Module):
     """Matches predictions to targets, one to one, by the least total cost.
 
-    Before ``change_iter``: ``class_weight * focal + bbox_weight * L1 - giou_weight * GIoU``. From ``change_iter`` on the
-    high-order cost ``-p * IoU ** iou_order_alpha``, which wants good score and good box together.
+    Before ``change_iter``: ``class_weight * focal + bbox_weight * L1 - giou_weight * GIoU``. From ``change_iter`` on
+    the high-order cost ``-p * IoU ** iou_order_alpha``, which wants good score and good box together.
 
     Args:
         change_iter: first iteration (0-based) of the high-order cost; None never changes.

@@ -33,8 +33,8 @@ class RankDetrOutput:
         enc_logits: (B, S, K); channel 0 is the objectness of a token.
         enc_boxes: (B, S, 4).
         states: (L, B, Q, C), row i as layer l saw it.
-        references: L + 1 tensors (B, Q, 4): the initial reference, then each layer's (sorted by that layer's scores when
-            a rank design is on).
+        references: L + 1 tensors (B, Q, 4): the initial reference, then each layer's (sorted by that layer's scores
+            when a rank design is on).
         rank_indices: L tensors (B, Q), the order that each layer's scores gave; empty without rank designs.
         group_sizes: queries of each group: one-to-one, and in training one-to-many.
     """

@@ -39,7 +39,7 @@ def test_skipping_continues_the_same_stream():
 
 
 def test_every_draw_has_its_own_seed():
-    drawn = sum(seeds(batches()), [])
+    drawn = list(itertools.chain.from_iterable(seeds(batches())))
     assert len(set(drawn)) == len(drawn)
     assert seeds(batches()) != seeds(batches(seed=6))
 

@@ -34,7 +34,9 @@ def _in_the_repository(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
 
 
-@pytest.mark.parametrize("name", ["train", "test", "print_config", "convert_checkpoint", "make_demo_data", "infer", "demo"])
+@pytest.mark.parametrize(
+    "name", ["train", "test", "print_config", "convert_checkpoint", "make_demo_data", "infer", "demo"]
+)
 def test_help_has_an_example(run_tool, name):
     done = run_tool(name, "--help")
     assert done.code == 0

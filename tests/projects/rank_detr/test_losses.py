@@ -144,7 +144,10 @@ def test_encoder_learns_objectness_on_channel_zero():
 def test_more_targets_than_queries_keeps_each_image_with_its_own_boxes():
     """The released code's running offset gives later images the boxes of earlier ones."""
     generator = torch.Generator().manual_seed(0)
-    logits, boxes = torch.randn(1, 2, 4, 5, generator=generator), torch.rand(1, 2, 4, 4, generator=generator) * 0.3 + 0.3
+    logits, boxes = (
+        torch.randn(1, 2, 4, 5, generator=generator),
+        torch.rand(1, 2, 4, 4, generator=generator) * 0.3 + 0.3,
+    )
     wanted = targets(6, 2)
     criterion = RankDetrCriterion(RankDetrMatcher())
     both = criterion.decoder_losses(logits, boxes, wanted)

@@ -12,9 +12,7 @@ CHANNELS, CLASSES, ONE2ONE, ONE2MANY, LAYERS = 32, 5, 20, 40, 3
 class TinyRankDetr(nn.Module):
     """Transformer and heads with C = 32, 4 heads, 2 + 3 layers, 4 levels."""
 
-    def __init__(
-        self, rank_head: bool = True, rank_layer: bool = True, one2many: int = ONE2MANY, **kwargs
-    ) -> None:
+    def __init__(self, rank_head: bool = True, rank_layer: bool = True, one2many: int = ONE2MANY, **kwargs) -> None:
         super().__init__()
         self.transformer = RankDetrTransformer(
             embed_dims=CHANNELS,

@@ -1,0 +1,154 @@
+"""Detections drawn on their image, legible from thumbnails to posters."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from perception.inference.results import Detections
+
+Colour = tuple[int, int, int]
+
+_MASK_OPACITY = 0.45
+_LABEL_OPACITY = 215  # of 255
+# A label of which better ones would hide more than this is left out.
+_HIDDEN = 0.25
+# With more detections than this, lines and letters get smaller.
+_CROWD = 40
+
+
+def default_palette(count: int) -> list[Colour]:
+    """`count` strong colours; neighbours in the list are far apart in hue."""
+    golden = (math.sqrt(5) - 1) / 2
+    colours = []
+    for index in range(count):
+        red, green, blue = colorsys.hsv_to_rgb((0.58 + index * golden) % 1, 0.85 - 0.25 * (index % 3 == 1), 0.95)
+        colours.append((round(red * 255), round(green * 255), round(blue * 255)))
+    return colours
+
+
+def draw(pixels: np.ndarray, detections: Detections, classes: Sequence[str], palette: Sequence[Colour]) -> Image.Image:
+    """Draws boxes, labels with scores, and masks where there are some.
+
+    Args:
+        pixels: uint8 (height, width, 3) RGB; not changed.
+        detections: in coordinates of `pixels`, best first.
+        classes: names by label.
+        palette: RGB by label.
+
+    Returns:
+        An image of the same size.
+    """
+    height, width = pixels.shape[:2]
+    extent = math.sqrt(width * height)
+    # A crowd gets thinner lines and smaller letters, or nothing of the image would be left.
+    crowd = min(1.0, _CROWD / max(1, len(detections.scores))) ** 0.25
+    line = max(1, round(crowd * 0.0035 * extent))
+    letters = max(9, round(crowd * (4 + 0.018 * extent)))
+    # Worst first, so that better boxes lie on top.
+    worst_first = range(len(detections.scores))[::-1]
+    if detections.masks is not None:
+        pixels = pixels.copy()
+        for index in worst_first:
+            _blend(pixels, detections.masks[index], palette[detections.labels[index]])
+    image = Image.fromarray(pixels)
+    # Drawing in mode RGBA blends fills by their alpha.
+    canvas = ImageDraw.Draw(image, "RGBA")
+    for index in worst_first:
+        x1, y1, x2, y2 = (round(float(value)) for value in detections.boxes[index])
+        x2, y2 = max(x2, x1), max(y2, y1)
+        colour = palette[detections.labels[index]]
+        # A dark rim keeps the line visible on a background of its own colour.
+        canvas.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=(0, 0, 0, 110), width=line + 2)
+        canvas.rectangle((x1, y1, x2, y2), outline=colour, width=line)
+    _draw_labels(canvas, (width, height), line, letters, detections, classes, palette)
+    return image
+
+
+def _draw_labels(
+    canvas: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    line: int,
+    letters: int,
+    detections: Detections,
+    classes: Sequence[str],
+    palette: Sequence[Colour],
+) -> None:
+    font = _font(letters)
+    ascent, descent = font.getmetrics()
+    margin = max(1, round(font.size / 6))
+    placed, labels = np.zeros((0, 4)), []
+    for box, score, label in zip(detections.boxes, detections.scores, detections.labels):
+        text = f"{classes[label]} {score:.2f}"
+        extent = (math.ceil(font.getlength(text)) + 2 * margin, ascent + descent + margin)
+        (left, top), hidden = _place(box, extent, size, line, placed)
+        if hidden <= _HIDDEN:
+            placed = np.vstack([placed, (left, top, left + extent[0], top + extent[1])])
+            labels.append((left, top, extent, text, palette[label]))
+    # The best were placed first, and are drawn last.
+    for left, top, (width, height), text, colour in reversed(labels):
+        canvas.rectangle((left, top, left + width - 1, top + height - 1), fill=(*colour, _LABEL_OPACITY))
+        canvas.text((left + margin, top + margin // 2), text, fill=_ink(colour), font=font)
+
+
+def _place(
+    box: np.ndarray, extent: tuple[int, int], size: tuple[int, int], line: int, placed: np.ndarray
+) -> tuple[tuple[int, int], float]:
+    """The best corner for a label inside the picture, and which share of the label lies on labels already there."""
+    x1, y1, x2, y2 = (round(float(value)) for value in box)
+    width, height = extent
+    wished = np.array(
+        [  # in the order of preference
+            (x1, y1 - height),
+            (x1 + line, y1 + line),
+            (x1, y2 + 1),
+            (x2 + 1 - width, y1 - height),
+            (x2 + 1 - width, y2 + 1),
+            (x1 + line, y2 - line - height),
+        ]
+    )
+    corners = wished.clip(0, np.maximum(0, np.subtract(size, extent)))
+    labels = np.hstack([corners, corners + extent])
+    hides = _overlaps(labels, placed).sum(1) / (width * height)
+    covers = _overlaps(labels, np.array([[x1, y1, x2, y2]]))[:, 0] / max(1, (x2 - x1) * (y2 - y1))
+    # Not to hide another label comes first, then to stay off a small object, then to stay where readers look for it.
+    moved = corners[:, 1] != wished[:, 1]
+    best = int(np.argmin(hides + 0.05 * covers + 0.01 * moved + 0.001 * np.arange(len(corners))))
+    return (int(corners[best, 0]), int(corners[best, 1])), float(hides[best])
+
+
+def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Common area of each rectangle (xyxy) of `first` with each of `second`."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    return (high - low).clip(0).prod(-1)
+
+
+def _blend(pixels: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
+    """Tints what `mask` covers and draws its rim, in place."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return
+    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    part, inside = pixels[window], mask[window]
+    tinted = part[inside] * (1 - _MASK_OPACITY) + np.asarray(colour, np.float32) * _MASK_OPACITY
+    part[inside] = tinted.astype(np.uint8)
+    core = np.pad(inside, 1)
+    core = core[:-2, 1:-1] & core[2:, 1:-1] & core[1:-1, :-2] & core[1:-1, 2:]
+    part[inside & ~core] = colour
+
+
+def _ink(colour: Colour) -> Colour:
+    """Black or white, whichever reads better on a colour (ITU-R BT.601 luma)."""
+    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    return (0, 0, 0) if luma > 140 else (255, 255, 255)
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)

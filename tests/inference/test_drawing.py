@@ -1,0 +1,121 @@
+"""Pictures: the image stays itself, and what is drawn is where and how it should be."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from perception.inference.drawing import default_palette, draw
+from perception.inference.results import Detections
+
+CLASSES = ("ship", "plane")
+PALETTE = [(255, 0, 0), (0, 0, 255)]
+
+
+def _detections(*boxes, labels=None, masks=None):
+    count = len(boxes)
+    return Detections(
+        np.asarray(boxes, np.float32).reshape(count, 4),
+        np.linspace(0.9, 0.5, count, dtype=np.float32),
+        np.asarray(labels if labels is not None else [0] * count, np.int64),
+        masks,
+    )
+
+
+def _grey(height, width):
+    return np.full((height, width, 3), 128, np.uint8)
+
+
+def _changed(picture, background):
+    return (np.asarray(picture) != background).any(-1)
+
+
+def test_without_detections_the_picture_is_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    assert np.array_equal(draw(image, _detections(), CLASSES, PALETTE), image)
+
+
+@pytest.mark.parametrize("size", [128, 640, 2000])
+def test_lines_and_letters_grow_with_the_image(size):
+    image = _grey(size, size)
+    box = np.array([0.25, 0.4, 0.75, 0.8]) * size
+    picture = np.asarray(draw(image, _detections(box), CLASSES, PALETTE))
+    assert np.array_equal(image, _grey(size, size))  # the caller's pixels are the caller's
+    # The left side, half-way down: as thick as the image asks for, in the class's colour.
+    row = picture[round(0.6 * size), : size // 2]
+    line = (row == PALETTE[0]).all(-1)
+    assert line.sum() == max(1, round(0.0035 * size))
+    assert abs(int(np.flatnonzero(line)[0]) - round(0.25 * size)) == 0
+    # The label, a band over the box, is as high as a reader needs, and inside the picture.
+    label = _changed(picture, image)[: round(0.4 * size) - 2].any(1).sum()
+    assert max(9, 0.02 * size) <= label <= max(16, 0.05 * size)
+
+
+def test_nothing_is_drawn_away_from_box_and_label():
+    image = _grey(300, 400)
+    changed = _changed(draw(image, _detections([100, 150, 200, 250]), CLASSES, PALETTE), image)
+    assert changed[150:251, 100:201].any()
+    assert not changed[155:245, 105:195].any()  # inside of the box
+    assert not changed[:120].any()
+    assert not changed[255:].any()
+    assert not changed[:, :97].any()
+    assert not changed[:, 206:].any()
+
+
+@pytest.mark.parametrize(
+    "box",
+    [[0, 0, 30, 20], [370, 0, 400, 20], [380, 290, 400, 300], [0, 0, 400, 300], [-50, -50, 20, 20], [399, 5, 399, 5]],
+)
+def test_labels_stay_inside_of_the_picture(box, monkeypatch):
+    drawn = []
+    rectangle = ImageDraw.ImageDraw.rectangle
+
+    def spy(self, corners, fill=None, **options):
+        if fill is not None:
+            drawn.append(corners)
+        rectangle(self, corners, fill=fill, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "rectangle", spy)
+    draw(_grey(300, 400), _detections(box), CLASSES, PALETTE)
+    ((left, top, right, bottom),) = drawn
+    assert 0 <= left < right < 400
+    assert 0 <= top < bottom < 300
+
+
+def test_labels_avoid_each_other_and_hopeless_ones_are_left_out(monkeypatch):
+    drawn = []
+    text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, at, words, **options: (drawn.append(words), text(self, at, words, **options)),
+    )
+    draw(_grey(300, 400), _detections([100, 100, 250, 200], [100, 100, 250, 200]), CLASSES, PALETTE)
+    assert len(drawn) == 2
+    drawn.clear()
+    draw(_grey(300, 400), _detections(*[[100, 100, 250, 200]] * 40), CLASSES, PALETTE)
+    assert 4 <= len(drawn) < 40
+    assert drawn[-1] == "ship 0.90"  # the best one lies on top
+
+
+def test_images_smaller_than_a_label_are_drawn_all_the_same():
+    picture = draw(_grey(3, 5), _detections([0, 0, 5, 3]), CLASSES, PALETTE)
+    assert picture.size == (5, 3)
+
+
+def test_masks_tint_what_they_cover():
+    masks = np.zeros((1, 60, 60), bool)
+    masks[0, 20:40, 20:40] = True
+    image = _grey(60, 60)
+    picture = np.asarray(draw(image, _detections([20, 20, 39, 39], labels=[1], masks=masks), CLASSES, PALETTE))
+    red, green, blue = picture[30, 30].astype(int)
+    assert blue > 170
+    assert red == green < 100
+    assert np.array_equal(picture[50, 50], (128, 128, 128))
+    assert np.array_equal(image, _grey(60, 60))
+
+
+def test_the_default_palette_has_no_two_alike():
+    colours = np.array(default_palette(20))
+    distances = np.abs(colours[:, None] - colours[None]).sum(-1) + 1000 * np.eye(20, dtype=int)
+    assert distances.min() > 20
+    assert Image.new("RGB", (1, 1), default_palette(1)[0])  # plain ints

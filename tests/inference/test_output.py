@@ -1,0 +1,216 @@
+"""The folder of results: what is reused, what is refused, what is never touched."""
+
+import json
+import os
+from contextlib import closing
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from perception.engine.errors import UserError
+from perception.inference.journal import Journal
+from perception.inference.output import OutputFolder, picture_names
+from perception.inference.scan import scan
+
+SETTINGS = {"config": "a.py", "config_sha256": "1", "score_thr": 0.3}
+CLASSES = ("ship", "plane")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three files of 3, 4 and 5 bytes, older than any result."""
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    for size, name in enumerate(("a.jpg", "b.tif", "sub/c.png"), start=3):
+        (folder / name).write_bytes(b"x" * size)
+        os.utime(folder / name, (1, 1))
+    return folder
+
+
+def _open(tmp_path, folder, settings=SETTINGS, pictures=True, overwrite=False):
+    return closing(OutputFolder(tmp_path / "out", settings, scan(folder), pictures, overwrite))
+
+
+def _record(source, boxes=1):
+    entry = {"category_id": 2, "label": "plane", "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.5}
+    return {
+        "file_name": source.name,
+        "file_size": source.file_size,
+        "width": 9,
+        "height": 8,
+        "detections": [entry] * boxes,
+    }
+
+
+def _picture():
+    return Image.fromarray(np.zeros((8, 9, 3), np.uint8))
+
+
+def _fill(tmp_path, folder, order=(0, 1, 2)):
+    sources = scan(folder).sources
+    with _open(tmp_path, folder) as output:
+        for index in order:
+            output.add(_record(sources[index], boxes=index), _picture())
+        output.finish(CLASSES, {"z.jpg": "empty file", "d.jpg": "damaged"})
+
+
+def _files(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_results_are_coco_and_do_not_depend_on_the_order_of_work(tmp_path, folder):
+    _fill(tmp_path, folder, order=(2, 0, 1))
+    files = _files(tmp_path / "out")
+    assert sorted(files) == [
+        "images/a.jpg",
+        "images/b.tif.jpg",
+        "images/sub/c.png",
+        "predictions.json",
+        "predictions.jsonl",
+        "run.json",
+        "skipped.json",
+    ]
+    coco = json.loads(files["predictions.json"])
+    assert coco["images"] == [
+        {"id": index + 1, "file_name": name, "width": 9, "height": 8}
+        for index, name in enumerate(("a.jpg", "b.tif", "sub/c.png"))
+    ]
+    assert coco["categories"] == [{"id": 1, "name": "ship"}, {"id": 2, "name": "plane"}]
+    assert [(entry["id"], entry["image_id"]) for entry in coco["annotations"]] == [(1, 2), (2, 3), (3, 3)]
+    assert json.loads(files["skipped.json"])["skipped"] == [
+        {"file_name": "d.jpg", "reason": "damaged"},
+        {"file_name": "z.jpg", "reason": "empty file"},
+    ]
+    os.rename(tmp_path / "out", tmp_path / "first")
+    _fill(tmp_path, folder)
+    assert _files(tmp_path / "out") == files
+
+
+def test_finished_images_are_not_done_again(tmp_path, folder):
+    _fill(tmp_path, folder, order=(0, 2))
+    with _open(tmp_path, folder) as output:
+        assert [output.has(source) for source in scan(folder).sources] == [True, False, True]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30, -1])
+def test_a_torn_last_line_is_dropped(tmp_path, folder, cut):
+    _fill(tmp_path, folder)
+    journal = tmp_path / "out/predictions.jsonl"
+    whole = journal.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:2]) + lines[2][:cut])
+    with _open(tmp_path, folder) as output:
+        assert [output.has(source) for source in scan(folder).sources] == [True, True, False]
+        output.add(_record(scan(folder).sources[2], boxes=2), _picture())
+    assert journal.read_bytes() == whole
+
+
+@pytest.mark.parametrize("rubbish", [b"\0\0\0\0\n", b"[1]\n", b"{}\n", b'{"file_name": "nobody.jpg"}\n', b"\xff\xfe\n"])
+def test_lines_that_mean_nothing_are_dropped(tmp_path, folder, rubbish):
+    _fill(tmp_path, folder)
+    journal = tmp_path / "out/predictions.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(rubbish + whole + rubbish)
+    os.utime(journal)
+    with _open(tmp_path, folder) as output:
+        assert all(output.has(source) for source in scan(folder).sources)
+    assert journal.read_bytes() == whole
+
+
+def test_changed_images_and_lost_pictures_are_done_again(tmp_path, folder):
+    _fill(tmp_path, folder)
+    (folder / "a.jpg").write_bytes(b"four")
+    os.utime(folder / "a.jpg", (1, 1))  # another size, the same date
+    (tmp_path / "out/images/sub/c.png").unlink()
+    with _open(tmp_path, folder) as output:
+        assert [output.has(source) for source in scan(folder).sources] == [False, True, False]
+
+
+def test_an_image_that_is_newer_than_its_result_is_done_again(tmp_path, folder):
+    _fill(tmp_path, folder)
+    later = (tmp_path / "out/predictions.jsonl").stat().st_mtime + 10
+    os.utime(folder / "b.tif", (later, later))
+    with _open(tmp_path, folder) as output:
+        assert [output.has(source) for source in scan(folder).sources] == [True, False, True]
+
+
+def test_without_pictures_a_line_is_enough(tmp_path, folder):
+    source = scan(folder).sources[0]
+    with _open(tmp_path, folder, pictures=False) as output:
+        output.add(_record(source), None)
+    with _open(tmp_path, folder, pictures=False) as output:
+        assert output.has(source)
+    with _open(tmp_path, folder, pictures=True) as output:
+        assert not output.has(source)
+
+
+def test_other_settings_are_refused_and_named(tmp_path, folder):
+    _fill(tmp_path, folder)
+    before = _files(tmp_path / "out")
+    with pytest.raises(UserError, match=r"score_thr 0\.3 there, 0\.5 now.*--overwrite"):
+        _open(tmp_path, folder, settings=SETTINGS | {"score_thr": 0.5})
+    with pytest.raises(UserError, match="other settings \\(another config\\)"):
+        _open(tmp_path, folder, settings=SETTINGS | {"config_sha256": "2"})
+    assert _files(tmp_path / "out") == before
+    with _open(tmp_path, folder, settings=SETTINGS | {"config": "moved/a.py"}) as output:
+        assert all(output.has(source) for source in scan(folder).sources)
+
+
+def test_results_of_unknown_origin_are_refused(tmp_path, folder):
+    _fill(tmp_path, folder)
+    (tmp_path / "out/run.json").unlink()
+    with pytest.raises(UserError, match=r"no run\.json"):
+        _open(tmp_path, folder)
+
+
+def test_overwrite_starts_afresh_and_spares_what_is_not_its_own(tmp_path, folder):
+    _fill(tmp_path, folder)
+    (tmp_path / "out/images/holiday.jpg").write_bytes(b"mine")
+    (tmp_path / "out/notes.txt").write_bytes(b"mine")
+    with _open(tmp_path, folder, settings=SETTINGS | {"score_thr": 0.5}, overwrite=True) as output:
+        assert not any(output.has(source) for source in scan(folder).sources)
+    assert sorted(_files(tmp_path / "out")) == ["images/holiday.jpg", "notes.txt", "predictions.jsonl", "run.json"]
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path, folder):
+    with _open(tmp_path, folder), pytest.raises(UserError, match="another run is writing"):
+        _open(tmp_path, folder)
+    with _open(tmp_path, folder):
+        pass
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path, folder, monkeypatch):
+    source = scan(folder).sources[0]
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with _open(tmp_path, folder) as output:
+        with pytest.raises(OSError, match="disk full"):
+            output.add(_record(source), _picture())
+        assert not output.has(source)
+    assert sorted(_files(tmp_path / "out")) == ["predictions.jsonl", "run.json"]
+    assert _files(tmp_path / "out")["predictions.jsonl"] == b""
+
+
+def test_pictures_have_names_of_their_own():
+    assert picture_names(["a.jpg", "a.PNG", "b/a.tif", "c.gif", "c.gif.jpg", "d"]) == {
+        "a.jpg": "a.jpg",
+        "a.PNG": "a.PNG",
+        "b/a.tif": "b/a.tif.jpg",
+        "c.gif": "c.gif.1.jpg",
+        "c.gif.jpg": "c.gif.jpg",
+        "d": "d.jpg",
+    }
+
+
+def test_a_journal_takes_the_later_of_two_lines(tmp_path):
+    (tmp_path / "j").write_bytes(b'{"file_name": "a", "n": 1}\n{"file_name": "b"}\n{"file_name": "a", "n": 2}\n')
+    with closing(Journal(tmp_path / "j", lambda record: True)) as journal:
+        assert journal.names() == ["b", "a"]
+        journal.arrange(["a", "b"])
+        journal.append({"file_name": "c"})
+        assert list(journal.records(["c", "a"])) == [{"file_name": "c"}, {"file_name": "a", "n": 2}]
+    assert (tmp_path / "j").read_bytes() == b'{"file_name": "a", "n": 2}\n{"file_name": "b"}\n{"file_name": "c"}\n'
