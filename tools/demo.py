@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -64,9 +65,16 @@ def step(number: int, title: str, tool: str, *arguments: object, show: str = ".*
     """Runs one tool, showing the lines of its output that match ``show``; all of them if it fails."""
     command = [f"tools/{tool}", *map(str, arguments)]
     print(f"\n[{number}/3] {title}\n  python {shlex.join(command)}", flush=True)
+    # Threads that spin while they wait make training many times slower once another program wants the core.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     lines = []
     with subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+        env=environment,
     ) as process:
         for line in process.stdout:
             lines.append(line)

@@ -1,6 +1,6 @@
-"""Rank-DETR shrunk to the built-in shapes: learns on two CPU cores in about four minutes, without initial weights.
+"""Rank-DETR shrunk to the built-in shapes: learns on two CPU cores in under four minutes, without initial weights.
 
-Data: ``python tools/make_demo_data.py shapes --out data/demo/shapes --num-train 1600``.
+Data: ``python tools/make_demo_data.py shapes --out data/demo/shapes --num-train 1000``.
 """
 
 from mmengine.config import read_base
