@@ -90,7 +90,7 @@ def test_train_then_test(run_tool, shapes_folder, tmp_path):
     assert done.code == 0
     saved = torch.load(work / "iter_2.pth", weights_only=False)
     assert saved["meta"]["seed"] == 3
-    assert saved["optimizer"]["param_groups"][0]["initial_lr"] == pytest.approx(2e-3 * 2 / 16)
+    assert saved["optimizer"]["param_groups"][0]["initial_lr"] == pytest.approx(1e-3 * 2 / 16)
 
     dump, pictures = tmp_path / "predictions.pkl", tmp_path / "pictures"
     done = run_tool(

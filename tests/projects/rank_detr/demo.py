@@ -18,7 +18,7 @@ TINY = {
     "test_dataloader.persistent_workers": False,
     "model.backbone.base_channels": 8,
     "model.backbone.stem_channels": 8,
-    "model.neck.in_channels": [16, 32, 64],
+    "model.neck.in_channels": [8, 16, 32],
     "model.transformer.feedforward_channels": 64,
     "model.transformer.num_encoder_layers": 1,
     "model.transformer.num_queries_one2one": 15,
