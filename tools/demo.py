@@ -65,8 +65,8 @@ def step(number: int, title: str, tool: str, *arguments: object, show: str = ".*
     """Runs one tool, showing the lines of its output that match ``show``; all of them if it fails."""
     command = [f"tools/{tool}", *map(str, arguments)]
     print(f"\n[{number}/3] {title}\n  python {shlex.join(command)}", flush=True)
-    # Threads that spin while they wait make training many times slower once another program wants the core.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    # Threads that spin long while they wait make training many times slower once another program wants the core.
+    environment = {"GOMP_SPINCOUNT": "2000", **os.environ}
     lines = []
     with subprocess.Popen(
         [sys.executable, *command],

@@ -19,7 +19,7 @@ An interrupted run continues where it stopped when the same command is started a
 Exit status: 0 all images done, 3 some skipped, 1 nothing could be done, 2 wrong usage.
 
 example:
-  python tools/infer.py configs/demo/rank_detr.py work_dirs/demo/rank_detr/iter_1050.pth data/demo/shapes/images/val \\
+  python tools/infer.py configs/demo/rank_detr.py work_dirs/demo/rank_detr/iter_950.pth data/demo/shapes/images/val \\
       --out outputs/shapes
 """
 

@@ -7,7 +7,7 @@ from mmengine.config import DictAction
 from perception.engine.errors import run_cli
 
 EXAMPLE = """examples:
-  python tools/test.py configs/demo/rank_detr.py work_dirs/demo/rank_detr/iter_1050.pth
+  python tools/test.py configs/demo/rank_detr.py work_dirs/demo/rank_detr/iter_950.pth
   python tools/test.py configs/rank_detr.py CHECKPOINT --out predictions.pkl --show-dir pictures
 """
 

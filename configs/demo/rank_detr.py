@@ -11,7 +11,7 @@ with read_base():
 from mmengine.optim import LinearLR
 
 data_root = "data/demo/shapes/"
-max_iters = 1050
+max_iters = 950
 image_size = (144, 144)
 
 train_pipeline = [
