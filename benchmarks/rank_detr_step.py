@@ -51,6 +51,7 @@ def deformable_detr(queries: int) -> torch.nn.Module:
                 decoder=dict(
                     num_layers=6,
                     return_intermediate=True,
+                    post_norm_cfg=None,
                     layer_cfg=dict(
                         self_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0, batch_first=True),
                         cross_attn_cfg=dict(embed_dims=256, num_levels=4, dropout=0.0, batch_first=True),
