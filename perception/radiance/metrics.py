@@ -1,0 +1,30 @@
+"""Image quality of renderings. Images are (H, W, 3) floats, 1 is white; nothing is clamped or rounded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def psnr(prediction: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, ``-10 log10(mean squared error)`` for a peak of 1; any shape."""
+    return -10 * torch.log10(torch.mean((prediction - target) ** 2))
+
+
+def ssim(prediction: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity: 11 x 11 Gaussian windows (sigma 1.5) that lie inside the image, mean over channels and
+    windows.
+
+    Args:
+        prediction, target: (H, W, C), at least 11 pixels on each side.
+
+    Raises:
+        ValueError: the image is smaller than a window.
+    """
+    # torchmetrics takes a second to import, and training does not need it.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    if min(target.shape[:2]) < 11:
+        raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {tuple(target.shape[:2])}")
+    prediction, target = (image.movedim(-1, 0)[None] for image in (prediction, target))  # (1, C, H, W)
+    return structural_similarity_index_measure(prediction, target, data_range=1.0)
