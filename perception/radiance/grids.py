@@ -91,12 +91,10 @@ class DenseGrid(nn.Module):
     def scale_volume_grid(self, world_size: Sequence[int]) -> None:
         """Resample to another number of voxels, with the outer voxel centres staying where they are.
 
-        The parameter object stays the same; only its data and shape change. An optimiser that holds it must forget its
-        state.
+        ``grid`` becomes a new parameter: autograd does not let one change its shape while an earlier graph is alive.
         """
         scaled = F.interpolate(self.grid, size=tuple(world_size), mode="trilinear", align_corners=True)
-        self.grid.data = _channels_last(scaled)
-        self.grid.grad = None
+        self.grid = nn.Parameter(_channels_last(scaled))
 
 
 def _channels_last(grid: Tensor) -> Tensor:
