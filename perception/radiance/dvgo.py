@@ -75,6 +75,12 @@ class DirectVoxGO(nn.Module):
             self.rgbnet = self._make_rgbnet()
         self.mask_cache = MaskGrid(torch.ones(self.world_size, dtype=torch.bool) if mask is None else mask, *box)
 
+    def settings(self) -> dict[str, int | float | bool]:
+        """The arguments, besides the box and the mask, that make a field like this one as it is now."""
+        names = ("num_voxels", "num_voxels_base", "alpha_init", "fast_color_thres", "rgbnet_dim", "rgbnet_direct")
+        names += ("rgbnet_depth", "rgbnet_width", "viewbase_pe", "align_corners")
+        return {name: getattr(self, name) for name in names}
+
     def _make_rgbnet(self) -> nn.Sequential:
         view_channels = 3 + 3 * self.viewbase_pe * 2
         feature_channels = self.rgbnet_dim if self.rgbnet_direct else self.rgbnet_dim - 3

@@ -68,6 +68,10 @@ class DenseGrid(nn.Module):
         """The voxels around points (M, 3), with which several grids of one shape can be read."""
         return grid_corners(xyz, self.xyz_min, self.xyz_max, self.world_size, align_corners=self.align_corners)
 
+    def table(self) -> Tensor:
+        """The numbers as (X * Y * Z, C), voxels in (x, y, z) order: a view that may be written to, without a gradient."""
+        return self.grid.detach().permute(0, 2, 3, 4, 1).view(-1, self.channels)
+
     def forward(self, xyz: Tensor) -> Tensor:
         """Values at points (..., 3): (..., C), or (...) when C is 1.
 

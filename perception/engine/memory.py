@@ -1,0 +1,28 @@
+"""How this process gets memory from the system."""
+
+from __future__ import annotations
+
+import ctypes
+
+# Numbers of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
+LARGEST_INT = 2**31 - 1
+TOP_PAD = 256 * 2**20
+
+
+def keep_freed_memory() -> bool:
+    """Make this process reuse the memory that tensors free, instead of returning it to the system.
+
+    By default glibc maps every large block anew and unmaps it when it is freed, so that each tensor of more than a few
+    megabytes pays for page faults: on a CPU they cost more than most element-wise operations. The price is that the
+    process keeps the most memory it ever needed.
+
+    Returns:
+        Whether it took effect: not without glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    # One arena, since the autograd thread would otherwise allocate from one that cannot hold large blocks.
+    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, LARGEST_INT), (M_TOP_PAD, TOP_PAD), (M_ARENA_MAX, 1))
+    return all([mallopt(name, value) for name, value in settings])

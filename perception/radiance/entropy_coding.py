@@ -1,0 +1,173 @@
+"""Entropy coding of integer arrays: range asymmetric numeral systems (rANS), many coders side by side in NumPy.
+
+Symbols are coded with static histograms, one per *context*: a number that the decoder knows before the symbol, such as
+the channel of a feature. The histograms are stored as integers with the data, so that decoding is exact on every
+machine. Duda, "Asymmetric numeral systems", 2013.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+
+PRECISION = 14  # bits of a probability
+LOWER = 1 << 16  # a coder's state stays in [LOWER, 2**32)
+WORD = 16  # bits that move between state and stream at once
+STEPS = 1500  # symbols per coder, about: fewer are faster, more waste fewer bytes on final states
+MAX_LANES = 4096
+HEADER = struct.Struct("<IHHII")  # symbols, alphabet, lanes, bytes of tables, words
+
+
+class CorruptStream(ValueError):
+    """Bytes that :func:`encode` cannot have written for these contexts."""
+
+
+def encode(symbols: np.ndarray, contexts: np.ndarray | None = None) -> bytes:
+    """Code symbols with their contexts' histograms.
+
+    Args:
+        symbols: (n,) integers in [0, 65535).
+        contexts: (n,) small non-negative integers; one context by default.
+
+    Returns:
+        Bytes from which :func:`decode` with the same contexts restores the symbols.
+    """
+    symbols = np.asarray(symbols).ravel().astype(np.int64)
+    count = len(symbols)
+    alphabet = int(symbols.max()) + 1 if count else 0
+    if count and (symbols.min() < 0 or alphabet >= 1 << 16):
+        raise ValueError(f"symbols must lie in [0, 65535), got {symbols.min()} to {symbols.max()}")
+    contexts = _as_contexts(contexts, count)
+    frequencies = _histograms(symbols, contexts, alphabet)
+    starts = np.cumsum(frequencies, 1) - frequencies
+    lanes = min(MAX_LANES, max(1, count // STEPS))
+    state = np.full(lanes, LOWER, np.uint64)
+    words: list[np.ndarray] = []
+    for first in reversed(range(0, count, lanes)):
+        part = slice(first, first + lanes)
+        active = state[: len(symbols[part])]
+        frequency = frequencies[contexts[part], symbols[part]].astype(np.uint64)
+        start = starts[contexts[part], symbols[part]].astype(np.uint64)
+        full = active >= frequency << np.uint64(32 - PRECISION)
+        words.append((active[full] & np.uint64(0xFFFF)).astype("<u2"))
+        active[full] >>= np.uint64(WORD)
+        active[:] = ((active // frequency) << np.uint64(PRECISION)) + active % frequency + start
+    stream = np.concatenate(words[::-1]) if words else np.zeros(0, "<u2")
+    tables = _pack_tables(frequencies)
+    header = HEADER.pack(count, alphabet, lanes, len(tables), len(stream))
+    return header + tables + state.astype("<u4").tobytes() + stream.tobytes()
+
+
+def decode(data: bytes, contexts: np.ndarray | None = None, *, count: int) -> np.ndarray:
+    """Restore the symbols (count,) int64 that :func:`encode` coded with the same contexts.
+
+    Raises:
+        CorruptStream: the bytes do not fit.
+    """
+    if len(data) < HEADER.size:
+        raise CorruptStream("the coded data end within their header")
+    stored, alphabet, lanes, table_bytes, num_words = HEADER.unpack_from(data)
+    if stored != count or not 1 <= lanes <= MAX_LANES:
+        raise CorruptStream(f"{stored} coded symbols where {count} are expected")
+    if len(data) != HEADER.size + table_bytes + 4 * lanes + 2 * num_words:
+        raise CorruptStream("the coded data have another length than they say")
+    contexts = _as_contexts(contexts, count)
+    if not count:
+        return np.zeros(0, np.int64)
+    num_contexts = int(contexts.max()) + 1
+    frequencies = _unpack_tables(data[HEADER.size : HEADER.size + table_bytes], num_contexts, alphabet)
+    starts = (np.cumsum(frequencies, 1) - frequencies).astype(np.uint64)
+    lookup = _slot_tables(frequencies)
+    frequencies = frequencies.astype(np.uint64)
+    state = np.frombuffer(data, "<u4", lanes, HEADER.size + table_bytes).astype(np.uint64)
+    words = np.frombuffer(data, "<u2", num_words, HEADER.size + table_bytes + 4 * lanes).astype(np.uint64)
+    symbols, position = np.empty(count, np.int64), 0
+    slot_mask = np.uint64((1 << PRECISION) - 1)
+    for first in range(0, count, lanes):
+        part = slice(first, min(first + lanes, count))
+        active, context = state[: part.stop - first], contexts[part]
+        slot = active & slot_mask
+        symbol = lookup[context, slot.astype(np.int64)]
+        symbols[part] = symbol
+        active[:] = frequencies[context, symbol] * (active >> np.uint64(PRECISION)) + slot - starts[context, symbol]
+        empty = (active < LOWER).nonzero()[0]
+        refill = words[position : position + len(empty)]
+        if len(refill) != len(empty):
+            raise CorruptStream("the coded data end too early")
+        active[empty] = (active[empty] << np.uint64(WORD)) | refill
+        position += len(empty)
+    if position != num_words or not bool((state == LOWER).all()):
+        raise CorruptStream("the coded data do not end where they should")
+    return symbols
+
+
+def _as_contexts(contexts: np.ndarray | None, count: int) -> np.ndarray:
+    if contexts is None:
+        return np.zeros(count, np.int64)
+    contexts = np.asarray(contexts).ravel().astype(np.int64)
+    if len(contexts) != count:
+        raise ValueError(f"{len(contexts)} contexts for {count} symbols")
+    return contexts
+
+
+def _histograms(symbols: np.ndarray, contexts: np.ndarray, alphabet: int) -> np.ndarray:
+    """(contexts, alphabet) int64; the rows sum to ``2**PRECISION``, what occurs is at least 1."""
+    if not len(symbols):
+        return np.zeros((0, 0), np.int64)
+    num_contexts, total = int(contexts.max()) + 1, 1 << PRECISION
+    counts = np.bincount(contexts * alphabet + symbols, minlength=num_contexts * alphabet)
+    return np.stack([_scale(row, total) for row in counts.reshape(num_contexts, alphabet)])
+
+
+def _scale(counts: np.ndarray, total: int) -> np.ndarray:
+    occurs = counts > 0
+    if occurs.sum() > total:
+        raise ValueError(f"more than {total} different symbols in one context")
+    if not occurs.any():
+        return np.zeros_like(counts)
+    scaled = np.where(occurs, np.maximum(1, counts * total // counts.sum()), 0)
+    # What rounding left over goes to, or comes from, the most frequent symbols, where it costs least.
+    order = np.argsort(-counts, kind="stable")
+    excess = int(scaled.sum()) - total
+    if excess < 0:
+        scaled[order[0]] -= excess
+    for symbol in order:
+        if excess <= 0:
+            break
+        taken = min(excess, int(scaled[symbol]) - 1)
+        scaled[symbol] -= taken
+        excess -= taken
+    return scaled
+
+
+def _pack_tables(frequencies: np.ndarray) -> bytes:
+    flat = frequencies.astype("<u2").ravel()
+    # Low and high bytes apart: most high bytes are 0.
+    return zlib.compress((flat & 0xFF).astype(np.uint8).tobytes() + (flat >> 8).astype(np.uint8).tobytes(), 9)
+
+
+def _unpack_tables(data: bytes, num_contexts: int, alphabet: int) -> np.ndarray:
+    size = num_contexts * alphabet
+    try:
+        raw = zlib.decompressobj().decompress(data, 2 * size + 1)
+    except zlib.error as error:
+        raise CorruptStream(f"unreadable histograms: {error}") from None
+    if len(raw) != 2 * size:
+        raise CorruptStream(f"histograms of {len(raw)} bytes where {2 * size} are expected")
+    flat = np.frombuffer(raw, np.uint8).astype(np.int64)
+    frequencies = (flat[:size] | flat[size:] << 8).reshape(num_contexts, alphabet)
+    sums = frequencies.sum(1)
+    if not bool(((sums == 1 << PRECISION) | (sums == 0)).all()):
+        raise CorruptStream("histograms that do not sum to one")
+    return frequencies
+
+
+def _slot_tables(frequencies: np.ndarray) -> np.ndarray:
+    """(contexts, 2**PRECISION): the symbol that each slot of the probability range belongs to."""
+    table = np.zeros((len(frequencies), 1 << PRECISION), np.int64)
+    for row, frequency in zip(table, frequencies):
+        if frequency.any():
+            row[:] = np.repeat(np.arange(len(frequency)), frequency)
+    return table

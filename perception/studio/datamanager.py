@@ -1,0 +1,235 @@
+"""Training rays from images that stay as they are on disk: 8 bit, with their alpha channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
+from nerfstudio.model_components.ray_generators import RayGenerator
+from torch import Tensor
+
+from perception.studio.errors import SceneError
+from perception.studio.images import PixelStore, read_image
+from perception.studio.scene_checks import check_blender_scene, check_cameras, check_folder, known_layout
+
+
+@dataclass
+class RayDataManagerConfig(VanillaDataManagerConfig):
+    """Data of a ray-based method. Images are kept as uint8; transparent ones are put on the background as they are drawn."""
+
+    _target: type = field(default_factory=lambda: RayDataManager)
+    train_num_rays_per_batch: int = 8192
+    """Rays per training step."""
+    eval_num_rays_per_batch: int = 8192
+    """Rays of an evaluation batch."""
+    allow_opaque: bool = False
+    """Accept images without alpha in Blender layout, as they are."""
+    background: Literal["white", "black"] = "white"
+    """What transparent pixels show where the data parser names no colour."""
+
+
+class BackgroundDataset(InputDataset):
+    """Images as float on their background, also where the data parser leaves that open."""
+
+    def __init__(self, dataparser_outputs, scale_factor: float = 1.0, *, background: Tensor):
+        super().__init__(dataparser_outputs, scale_factor)
+        if self._dataparser_outputs.alpha_color is None:
+            self._dataparser_outputs.alpha_color = background
+
+    def get_numpy_image(self, image_idx: int):
+        camera = self.cameras[image_idx]
+        size = (int(camera.height), int(camera.width))
+        return read_image(self.image_filenames[image_idx], size, scaled=self.scale_factor != 1.0)
+
+
+class RayDataManager(VanillaDataManager):
+    """Draws training rays as a function of seed and step alone, so that a resumed run draws what the uninterrupted one
+    would.
+
+    A *pixel index* counts the pixels of all training images, image by image and row by row. Rays come either from all
+    of them with replacement (:meth:`use_random`), or from a pool, each once per epoch in a new order
+    (:meth:`use_pool`).
+    """
+
+    config: RayDataManagerConfig
+
+    def __init__(
+        self,
+        config: RayDataManagerConfig,
+        device: torch.device | str = "cpu",
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        **kwargs,
+    ):
+        folder = Path(config.data if config.data is not None else config.dataparser.data)
+        check_folder(folder)
+        if isinstance(config.dataparser, BlenderDataParserConfig):
+            check_blender_scene(folder, ("train", "val" if test_mode == "val" else "test"))
+        self.seed = torch.initial_seed() % 2**31  # what the run was seeded with
+        self._pool: tuple[Tensor, int] | None = None
+        self._order: tuple[int, Tensor] | None = None
+        try:
+            super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
+        except (OSError, ValueError, KeyError, AssertionError, IndexError) as error:
+            raise SceneError(_unreadable(folder, type(config.dataparser).__name__, error)) from error
+
+    # Set-up
+
+    @property
+    def background(self) -> Tensor:
+        """Colour (3,) behind transparent pixels."""
+        colour = self.train_dataparser_outputs.alpha_color
+        return torch.full((3,), float(self.config.background == "white")) if colour is None else colour.float().cpu()
+
+    def _dataset(self, outputs) -> BackgroundDataset:
+        check_cameras(outputs.cameras, outputs.image_filenames)
+        return BackgroundDataset(outputs, self.config.camera_res_scale_factor, background=self.background)
+
+    def create_train_dataset(self) -> InputDataset:
+        """The training images and cameras."""
+        return self._dataset(self.train_dataparser_outputs)
+
+    def create_eval_dataset(self) -> InputDataset:
+        """The images and cameras that are evaluated."""
+        return self.split_dataset(self.test_split)
+
+    def split_dataset(self, split: str) -> InputDataset:
+        """Images and cameras of any split of the scene."""
+        return self._dataset(self.dataparser.get_dataparser_outputs(split=split))
+
+    def setup_train(self) -> None:
+        """Read all training images."""
+        dataset = self.train_dataset
+        need_alpha = isinstance(self.config.dataparser, BlenderDataParserConfig) and not self.config.allow_opaque
+        self.pixels = PixelStore(dataset, need_alpha=need_alpha)
+        self.train_ray_generator = RayGenerator(dataset.cameras.to(self.device))
+
+    def setup_eval(self) -> None:
+        """Loaders of whole images, which are read when they are needed."""
+        self.eval_ray_generator = RayGenerator(self.eval_dataset.cameras.to(self.device))
+        self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(self.eval_dataset, device=self.device)
+        self.eval_dataloader = RandIndicesEvalDataloader(self.eval_dataset, device=self.device)
+
+    def get_train_rays_per_batch(self) -> int:
+        """Rays per training step."""
+        return self.config.train_num_rays_per_batch
+
+    # Which pixels
+
+    def use_random(self) -> None:
+        """Draw from all pixels, with replacement."""
+        self._pool = self._order = None
+
+    def use_pool(self, indices: Tensor, start_step: int) -> None:
+        """Draw from the pixels ``indices`` (P,), each once per epoch, beginning at step ``start_step``.
+
+        Raises:
+            SceneError: the pool is empty.
+        """
+        if not len(indices):
+            raise SceneError("no training ray hits anything: check the poses, the focal length and near/far")
+        self._pool, self._order = (indices.cpu(), start_step), None
+
+    @property
+    def pool_start(self) -> int | None:
+        """The step at which the present pool was put to use, if there is one."""
+        return None if self._pool is None else self._pool[1]
+
+    def draw(self, step: int) -> Tensor:
+        """The pixel indices (N,) of a training step."""
+        count = self.config.train_num_rays_per_batch
+        if self._pool is None:
+            usable = self.pixels.usable
+            drawn = torch.randint(len(usable), (count,), generator=self._generator(step))
+            return usable[drawn]
+        pool, start_step = self._pool
+        place = (step - start_step) * count + torch.arange(count)
+        epoch, place = place // len(pool), place % len(pool)
+        chosen = [pool[self._epoch_order(int(number))[place[epoch == number]]] for number in epoch.unique()]
+        return torch.cat(chosen)
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        assert self._pool is not None
+        if self._order is None or self._order[0] != epoch:
+            # int32 halves the memory: pools of published scenes have some 60 million pixels.
+            order = torch.randperm(len(self._pool[0]), generator=self._generator(epoch, 1), dtype=torch.int32)
+            self._order = (epoch, order)
+        return self._order[1]
+
+    def _generator(self, number: int, stream: int = 0) -> torch.Generator:
+        return torch.Generator().manual_seed((self.seed * 2 + stream) * 2**24 + number)
+
+    # Rays
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict]:
+        """Rays (N) of a training step, and ``image`` (N, 3) float, ``indices`` (N, 3) of camera, row, column."""
+        self.train_count += 1
+        drawn = self.draw(step)
+        indices = self.pixels.positions(drawn)
+        batch = {"image": self.pixels.colours(drawn, self.background), "indices": indices}
+        return self.train_ray_generator(indices.to(self.device)), batch
+
+    def next_eval(self, step: int) -> tuple[RayBundle, dict]:
+        """Rays of one evaluation image, drawn at random."""
+        self.eval_count += 1
+        generator = self._generator(step, 1)
+        number = int(torch.randint(len(self.eval_dataset), (1,), generator=generator))
+        image = self.eval_dataset[number]["image"]
+        height, width = image.shape[:2]
+        place = torch.randint(height * width, (self.config.eval_num_rays_per_batch,), generator=generator)
+        indices = torch.stack([torch.full_like(place, number), place // width, place % width], -1)
+        batch = {"image": image[indices[:, 1], indices[:, 2]], "indices": indices}
+        return self.eval_ray_generator(indices.to(self.device)), batch
+
+    def training_views(self, chunk: int = 8192, stride: int = 1) -> TrainingViews:
+        """All training rays, view by view, in chunks; only every ``stride``-th row and column."""
+        return TrainingViews(self, chunk, stride)
+
+
+@dataclass
+class TrainingViews:
+    """Gives ``(view, rays_o, rays_d, viewdirs)``, tensors (N, 3) on the manager's device, as often as it is walked.
+
+    ``rays_d`` has length 1 along the viewing axis, ``viewdirs`` has length 1.
+    """
+
+    manager: RayDataManager
+    chunk: int
+    stride: int
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        pixels, generator = self.manager.pixels, self.manager.train_ray_generator
+        for view in range(len(pixels.sizes)):
+            for indices in pixels.image_positions(view, self.stride).split(self.chunk):
+                yield (view, *unnormalised(generator(indices.to(self.manager.device))))
+
+    @property
+    def num_rays(self) -> int:
+        """How many rays there are."""
+        return sum(-(-height // self.stride) * -(-width // self.stride) for height, width in self.manager.pixels.sizes)
+
+
+def unnormalised(rays: RayBundle) -> tuple[Tensor, Tensor, Tensor]:
+    """``rays_o``, ``rays_d`` and ``viewdirs`` (..., 3) of a bundle; nerfstudio's directions have length 1.
+
+    ``rays_d`` has the length the camera gave it: 1 along the viewing axis, so that near and far are depths.
+    """
+    length = rays.metadata.get("directions_norm") if rays.metadata else None
+    rays_d = rays.directions if length is None else rays.directions * length
+    return rays.origins, rays_d, rays.directions
+
+
+def _unreadable(folder: Path, parser: str, error: Exception) -> str:
+    layout = known_layout(folder)
+    hint = f" (its files look like `{layout}`)" if layout else ""
+    reason = str(error) or type(error).__name__
+    return f"cannot read the scene {folder} with {parser.removesuffix('Config')}{hint}: {reason}"

@@ -1,0 +1,127 @@
+"""What the models of this suite's radiance methods have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils import colormaps
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from perception.radiance.metrics import psnr, ssim
+from perception.studio.errors import SceneError
+
+ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
+
+
+@dataclass
+class RadianceModelConfig(ModelConfig):
+    """Settings that every radiance model has."""
+
+    _target: type = field(default_factory=lambda: RadianceModel)
+    enable_collider: bool = False
+    """Whether nerfstudio sets near and far planes; these models bound rays themselves."""
+    eval_num_rays_per_chunk: int = 8192
+    """Rays that are rendered at once."""
+    compute_lpips: bool = True
+    """Measure LPIPS where its AlexNet weights are on this machine; they are never downloaded."""
+    lpips_weights: Path | None = None
+    """File of torchvision's AlexNet weights; by default the one in torch's cache of downloads."""
+
+
+class RadianceModel(Model):
+    """Image metrics, and checkpoints whose parameters have grown.
+
+    Metrics are taken on unclamped, unrounded floats.
+    """
+
+    config: RadianceModelConfig
+
+    def populate_modules(self) -> None:
+        """Subclasses add their modules."""
+        super().populate_modules()
+        self._lpips = None
+        self._lpips_checked = False
+
+    # Evaluation
+
+    def get_metrics_dict(self, outputs: dict, batch: dict) -> dict[str, Tensor]:
+        """PSNR of a batch of rays."""
+        return {"psnr": psnr(outputs["rgb"].detach(), self.target(batch))}
+
+    def target(self, batch: dict) -> Tensor:
+        """The colours (..., 3) of a batch, on the model's device."""
+        return batch["image"][..., :3].to(self.device)
+
+    def get_image_metrics_and_images(self, outputs: dict, batch: dict) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Metrics of a whole image, and pictures (H, W, 3): truth beside rendering, opacity, depth.
+
+        ``outputs`` holds ``rgb`` (H, W, 3), ``accumulation`` and ``depth`` (H, W, 1).
+        """
+        target, rgb = self.target(batch), outputs["rgb"]
+        metrics = {"psnr": float(psnr(rgb, target))}
+        if min(target.shape[:2]) >= 11:
+            metrics["ssim"] = float(ssim(rgb, target))
+        perceptual = self._perceptual_metric()
+        if perceptual is not None:
+            images = [image.movedim(-1, 0)[None].clamp(0, 1) for image in (rgb, target)]  # (1, 3, H, W)
+            metrics["lpips"] = float(perceptual(*images))
+        opacity = outputs["accumulation"]
+        return metrics, {
+            "img": torch.cat([target, rgb.clamp(0, 1)], 1),
+            "accumulation": colormaps.apply_colormap(opacity.clamp(0, 1)),
+            "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=opacity.clamp(0, 1)),
+        }
+
+    def _perceptual_metric(self):
+        if not self._lpips_checked:
+            self._lpips_checked = True
+            if self.config.compute_lpips:
+                self._lpips = _load_lpips(self.config.lpips_weights, self.device)
+        return self._lpips
+
+    # Checkpoints
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False):
+        """Load a checkpoint, after giving parameters and buffers the shapes they have in it.
+
+        Raises:
+            SceneError: names are missing or left over. (nerfstudio would load the rest and say nothing.)
+        """
+        self.resize_to(state_dict)
+        own = self.state_dict()
+        missing, extra = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
+        if missing or extra:
+            raise SceneError(
+                f"the checkpoint does not fit this model: {len(missing)} names are missing ({', '.join(missing[:3])}), "
+                f"{len(extra)} are left over ({', '.join(extra[:3])}); was it trained by another method or version?"
+            )
+        return super().load_state_dict(state_dict, strict=True, assign=assign)
+
+    def resize_to(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Give parameters and buffers the shapes of a checkpoint.
+
+        Parameter objects stay, since a resumed run's optimisers already hold them. Subclasses with more state than
+        tensors extend this.
+        """
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        for name, tensor in tensors.items():
+            incoming = state_dict.get(name)
+            if incoming is not None and incoming.shape != tensor.shape:
+                tensor.data = torch.empty_like(incoming, device=tensor.device, dtype=tensor.dtype)
+
+
+def _load_lpips(weights: Path | None, device: torch.device):
+    path = weights or Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE
+    if not path.is_file():
+        if weights is not None:
+            raise SceneError(f"--pipeline.model.lpips-weights: there is no file {weights}")
+        CONSOLE.log(f"LPIPS is left out: its AlexNet weights are not at {path}")
+        return None
+    from perception.studio.perceptual import Lpips  # imports torchvision's models
+
+    return Lpips(path).to(device)

@@ -1,0 +1,1 @@
+"""VQRF: compresses a voxel radiance field to about one megabyte (CVPR 2023)."""

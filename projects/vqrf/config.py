@@ -1,0 +1,66 @@
+"""The methods `vqrf` and `vqrf-tiny` of nerfstudio's command lines."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from perception.studio.datamanager import RayDataManagerConfig
+from perception.studio.optimizers import MaskedAdamConfig, PerStepDecayConfig
+from perception.studio.trainer import StudioTrainerConfig
+from projects.vqrf.model import VqrfModelConfig
+from projects.vqrf.settings import CoarseSettings, CompressionSettings, FineSettings
+
+RATES = {"density": 0.1, "k0": 0.1, "rgbnet": 1e-3}
+
+
+def _trainer(
+    name: str, model: VqrfModelConfig, rays: int, decay_steps: int, rates: dict[str, float]
+) -> StudioTrainerConfig:
+    return StudioTrainerConfig(
+        method_name=name,
+        steps_per_save=1000,
+        steps_per_eval_batch=0,
+        steps_per_eval_image=5000,
+        steps_per_eval_all_images=1_000_000_000,
+        mixed_precision=False,
+        pipeline=VanillaPipelineConfig(
+            datamanager=RayDataManagerConfig(
+                dataparser=BlenderDataParserConfig(), train_num_rays_per_batch=rays, eval_num_rays_per_batch=rays
+            ),
+            model=model,
+        ),
+        optimizers={
+            group: {
+                "optimizer": MaskedAdamConfig(lr=rate),
+                "scheduler": PerStepDecayConfig(decay_steps=decay_steps),
+            }
+            for group, rate in rates.items()
+        },
+        viewer=ViewerConfig(num_rays_per_chunk=8192, quit_on_train_completion=True),
+        vis="tensorboard",
+    )
+
+
+vqrf = MethodSpecification(
+    config=_trainer("vqrf", VqrfModelConfig(), rays=8192, decay_steps=20_000, rates=RATES),
+    description="VQRF: a voxel radiance field compressed to about 1 MB (needs a GPU for its paper's numbers)",
+)
+
+_TINY = VqrfModelConfig(
+    # Short stages leave no time to rise from an opacity of 1e-6.
+    coarse=CoarseSettings(iters=250, num_voxels=32**3, alpha_init=1e-4, fast_color_thres=1e-5, view_count_stride=4),
+    fine=FineSettings(iters=600, num_voxels=48**3, pg_scale=(60, 120, 180, 240), rgbnet_width=64),
+    compression=CompressionSettings(
+        iters=300, codebook_size=256, codebook_iters=150, codebook_batch=3000, lr_factor=0.8
+    ),
+)
+
+vqrf_tiny = MethodSpecification(
+    config=_trainer("vqrf-tiny", deepcopy(_TINY), rays=1024, decay_steps=20_000, rates=RATES),
+    description="VQRF for a CPU and small images: about two minutes",
+)
