@@ -25,4 +25,4 @@ def keep_freed_memory() -> bool:
         return False
     # One arena, since the autograd thread would otherwise allocate from one that cannot hold large blocks.
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, LARGEST_INT), (M_TOP_PAD, TOP_PAD), (M_ARENA_MAX, 1))
-    return all([mallopt(name, value) for name, value in settings])
+    return sum(mallopt(name, value) for name, value in settings) == len(settings)

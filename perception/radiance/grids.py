@@ -69,7 +69,7 @@ class DenseGrid(nn.Module):
         return grid_corners(xyz, self.xyz_min, self.xyz_max, self.world_size, align_corners=self.align_corners)
 
     def table(self) -> Tensor:
-        """The numbers as (X * Y * Z, C), voxels in (x, y, z) order: a view that may be written to, without a gradient."""
+        """The numbers as (X * Y * Z, C), voxels in (x, y, z) order: a view to read and write, without a gradient."""
         return self.grid.detach().permute(0, 2, 3, 4, 1).view(-1, self.channels)
 
     def forward(self, xyz: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import numpy as np
@@ -19,7 +20,7 @@ def encode_mask(mask: np.ndarray) -> bytes:
     """
     levels = _pyramid(mask)
     parts = []
-    for parent, child in zip(levels, levels[1:]):
+    for parent, child in itertools.pairwise(levels):
         occupied = np.argwhere(parent)
         symbols = _child_bits(child, occupied)
         coded = encode(symbols - 1, neighbour_counts(parent)[tuple(occupied.T)])

@@ -23,7 +23,7 @@ from perception.studio.scene_checks import check_blender_scene, check_cameras, c
 
 @dataclass
 class RayDataManagerConfig(VanillaDataManagerConfig):
-    """Data of a ray-based method. Images are kept as uint8; transparent ones are put on the background as they are drawn."""
+    """Data of a ray-based method. Images are kept as uint8; drawn pixels are put on the background."""
 
     _target: type = field(default_factory=lambda: RayDataManager)
     train_num_rays_per_batch: int = 8192

@@ -47,7 +47,7 @@ class PerStepDecay(Scheduler):
 
 
 class TenthEvery:
-    """``0.1 ** (step / decay_steps)``. Its only state is the number of steps, which a checkpoint does not need to hold."""
+    """``0.1 ** (step / decay_steps)``; an object and not a function, so that a checkpoint can hold it."""
 
     def __init__(self, decay_steps: int):
         if decay_steps < 1:

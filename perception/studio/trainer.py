@@ -62,7 +62,7 @@ class StudioTrainer(Trainer):
             self.config.max_num_iterations = end
 
     def save_checkpoint(self, step: int) -> None:
-        """Write the state under a temporary name, rename it, then delete older checkpoints if only the latest is kept."""
+        """Write the state under a temporary name, rename it, then delete older ones if only the latest is kept."""
         final_dir, only_latest = self.checkpoint_dir, self.config.save_only_latest_checkpoint
         final_dir.mkdir(parents=True, exist_ok=True)
         name = f"step-{step:09d}.ckpt"

@@ -127,7 +127,7 @@ class VectorQuantizer(nn.Module):
         generator: torch.Generator | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
-        """Learn the codewords from features (n, C) weighted with importance (n,), ``batch`` drawn with replacement per step."""
+        """Learn from features (n, C) with importance (n,), of which each step draws ``batch`` with replacement."""
         for _ in range(steps if len(features) else 0):
             drawn = torch.randint(len(features), (batch,), generator=generator, device=features.device)
             self.update(features[drawn], importance[drawn])

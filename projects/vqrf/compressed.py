@@ -1,4 +1,4 @@
-"""A compressed field in memory: what a file holds, and the two voxel grids it stands for (paper sections 3.3 to 3.5)."""
+"""A compressed field in memory: what a file holds, and the grids it stands for (paper sections 3.3 to 3.5)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def compress_grids(
 
 
 def decode_grids(compressed: CompressedGrids) -> tuple[Tensor, Tensor]:
-    """The grids that a compressed field stands for: density (V,) and features (V, C) float32, 0 where voxels are dropped."""
+    """The grids that it stands for: density (V,) and features (V, C) float32, 0 where voxels are dropped."""
     classes, codebook = compressed.classes, compressed.codebook.float()
     density = torch.zeros(len(classes.keep))
     density[classes.non_prune] = compressed.density.dequantize()

@@ -56,7 +56,7 @@ class VqrfModelConfig(RadianceModelConfig):
 
     _target: type = field(default_factory=lambda: VqrfModel)
     near: float | None = None
-    """Smallest depth of the scene from a camera; by default 2 in Blender layout, what the data parser says, or 0.05 far."""
+    """Smallest depth of the scene; by default 2 in Blender layout, what the data parser says, or 0.05 far."""
     far: float | None = None
     """Largest depth; by default 6 in Blender layout, or the largest distance between two training cameras."""
     stepsize: float = 0.5
@@ -245,8 +245,8 @@ class VqrfModel(RadianceModel):
         coarse, config = self.field, self.config
         if fills_its_box(coarse, config.fine.bbox_thres):
             CONSOLE.log(
-                "[yellow]The coarse field is not empty at any side of its box: the scene looks unbounded, or its images
-                " "show a background. Mask the images, or expect a poor fine field."
+                "[yellow]The coarse field is not empty at any side of its box: the scene looks unbounded, or its "
+                "images show a background. Mask the images, or expect a poor fine field."
             )
         fine = start_fine(coarse, config.fine)
         fine.rgbnet = self.rgbnet
@@ -265,8 +265,8 @@ class VqrfModel(RadianceModel):
         classes = split_voxels(scores, settings.importance_prune, settings.importance_keep)
         self.importance, self.non_prune, self.keep = scores, classes.non_prune, classes.keep
         CONSOLE.log(
-            f"Of {len(scores)} voxels {int(classes.non_prune.sum())} remain, {int(classes.keep.sum())} of them
-            unquantised"
+            f"Of {len(scores)} voxels {int(classes.non_prune.sum())} remain, "
+            f"{int(classes.keep.sum())} of them without a codebook"
         )
         features = self.field.k0.table()[classes.vq]
         with progress_bar("Codebook", settings.codebook_iters) as advance:
@@ -366,8 +366,8 @@ class VqrfModel(RadianceModel):
 
         if step < self.schedule.total_steps - 1:
             CONSOLE.log(
-                f"Stopped in stage {self.schedule.at(step).name} at step {step} of {self.schedule.total_steps}: no file
-                is " "written yet. Continue with --load-dir and the run's nerfstudio_models folder."
+                f"Stopped in stage {self.schedule.at(step).name} at step {step} of {self.schedule.total_steps}: "
+                "no file is written yet. Continue with --load-dir and the run's nerfstudio_models folder."
             )
             return
         self.compressed = self._reformat()

@@ -1,4 +1,4 @@
-"""Eight-bit numbers: one scale for a whole tensor, as torch's ``qint8`` with the released code's choice of parameters."""
+"""Eight-bit numbers with one scale for a tensor, as torch's ``qint8`` with the released choice of parameters."""
 
 from __future__ import annotations
 

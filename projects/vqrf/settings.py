@@ -22,7 +22,7 @@ class CoarseSettings:
     weight_rgbper: float = 0.1
     """Weight of the colour error of single samples."""
     per_voxel_lr: bool = True
-    """Scale the density's learning rate by the number of views that see a voxel, and drop voxels that two or fewer see."""
+    """Scale the density's learning rate by the number of views that see a voxel; drop voxels that two or fewer see."""
     view_count_stride: int = 1
     """Count views with every n-th row and column of pixels (the paper takes 2 for Tanks&Temples)."""
 

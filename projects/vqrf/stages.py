@@ -1,4 +1,4 @@
-"""What happens between the stages: cameras to a coarse field, coarse to fine, fine to a field that can be compressed."""
+"""What happens between the stages: from cameras to a coarse field, from coarse to fine, and when it grows."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def voxel_learning_rates(field: DirectVoxGO, views: Views, *, near: float, steps
     count = count_views(field, views, near=near, stepsize=stepsize)
     if not bool((count > 2).any()):
         raise UserError(
-            "no part of the scene is seen by more than two training views: check the poses, the focal length and near/far"
+            "no part of the scene is seen by more than two training views: check poses, focal length and near/far"
         )
     field.mask_cache.mask &= count > 2
     return count
