@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FAMILIES: dict[str, str] = {
     "shapes": "2D shapes on textured backgrounds: boxes and instance masks in COCO format",
+    "radiance": "solids seen from all around: RGBA views, exact depth and normals, in Blender and other layouts",
 }
 """Name of each family (its module in this package) and what it holds, in one line."""
 

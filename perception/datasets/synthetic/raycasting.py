@@ -1,0 +1,180 @@
+"""Exact ray casting of textured solids: where a ray meets the scene, the surface's normal, and its colour from there.
+
+Arrays are float64; rays are (N, 3) origins and directions of any length, and ray parameters are in units of the
+direction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+Colour = tuple[float, float, float]
+
+AMBIENT, DIFFUSE, GLOSS, SHININESS = 0.5, 0.5, 0.12, 10.0
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Two colours mixed by a pattern over a solid's own coordinates; `period` in scene units."""
+
+    kind: str  # a key of PATTERNS
+    first: Colour
+    second: Colour
+    period: float
+
+    def colours(self, local: np.ndarray) -> np.ndarray:
+        """RGB (N, 3) at points (N, 3) in the solid's frame."""
+        share = PATTERNS[self.kind](local / self.period)[:, None]
+        return np.asarray(self.first) * (1 - share) + np.asarray(self.second) * share
+
+
+# Patterns change over a tenth of a period and not at once: a voxel grid can then represent them.
+def _wave(x: np.ndarray) -> np.ndarray:
+    return 0.5 + 0.5 * np.tanh(4 * np.sin(2 * np.pi * x))
+
+
+PATTERNS = {
+    "plain": lambda p: np.zeros(len(p)),
+    "stripes": lambda p: _wave(p[:, 2]),
+    "rings": lambda p: _wave(np.hypot(p[:, 0], p[:, 1])),
+    "checks": lambda p: 0.5 + 0.5 * (2 * _wave(p[:, 0]) - 1) * (2 * _wave(p[:, 1]) - 1),
+    "gradient": lambda p: np.clip(0.5 + 0.5 * p[:, 2], 0, 1),
+}
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """A ball around `centre`."""
+
+    centre: Colour
+    radius: float
+    texture: Texture
+
+    def intersect(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Parameter (N,) at which rays that start outside enter, `inf` for those that miss."""
+        offset = origins - self.centre
+        a = (directions**2).sum(-1)
+        half_b = (offset * directions).sum(-1)
+        discriminant = half_b**2 - a * ((offset**2).sum(-1) - self.radius**2)
+        entry = (-half_b - np.sqrt(np.maximum(discriminant, 0))) / a
+        return np.where((discriminant > 0) & (entry > 0), entry, np.inf)
+
+    def normals(self, points: np.ndarray) -> np.ndarray:
+        """Outward unit normals (N, 3) at surface points."""
+        return (points - self.centre) / self.radius
+
+    def signed_distance(self, points: np.ndarray) -> np.ndarray:
+        """Distance (N,) to the surface, negative inside."""
+        return np.linalg.norm(points - self.centre, axis=-1) - self.radius
+
+    def local(self, points: np.ndarray) -> np.ndarray:
+        """Points in the solid's frame."""
+        return points - self.centre
+
+    def bounds(self) -> np.ndarray:
+        """(2, 3) corners of the box around it."""
+        centre = np.asarray(self.centre)
+        return np.stack([centre - self.radius, centre + self.radius])
+
+
+@dataclass(frozen=True)
+class Box:
+    """A cuboid turned by `angle` radians about the vertical axis."""
+
+    centre: Colour
+    half: Colour
+    angle: float
+    texture: Texture
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """(3, 3), from the solid's frame to the scene's."""
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+
+    def local(self, points: np.ndarray) -> np.ndarray:
+        """Points in the solid's frame."""
+        return (points - self.centre) @ self.rotation
+
+    def intersect(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Parameter (N,) at which rays that start outside enter, `inf` for those that miss."""
+        origin, direction = self.local(origins), directions @ self.rotation
+        direction = np.where(np.abs(direction) < 1e-12, 1e-12, direction)
+        one, two = (-np.asarray(self.half) - origin) / direction, (np.asarray(self.half) - origin) / direction
+        entry, leave = np.minimum(one, two).max(-1), np.maximum(one, two).min(-1)
+        return np.where((leave > entry) & (entry > 0), entry, np.inf)
+
+    def normals(self, points: np.ndarray) -> np.ndarray:
+        """Outward unit normals (N, 3) at surface points."""
+        local = self.local(points)
+        axis = (np.abs(local) - self.half).argmax(-1)
+        normal = np.zeros_like(local)
+        rows = np.arange(len(local))
+        normal[rows, axis] = np.sign(local[rows, axis])
+        return normal @ self.rotation.T
+
+    def signed_distance(self, points: np.ndarray) -> np.ndarray:
+        """Distance (N,) to the surface, negative inside."""
+        beyond = np.abs(self.local(points)) - self.half
+        return np.linalg.norm(np.maximum(beyond, 0), axis=-1) + np.minimum(beyond.max(-1), 0)
+
+    def bounds(self) -> np.ndarray:
+        """(2, 3) corners of the axis-parallel box around it."""
+        reach = np.abs(self.rotation) @ np.asarray(self.half)
+        return np.stack([np.asarray(self.centre) - reach, np.asarray(self.centre) + reach])
+
+
+class Hits(NamedTuple):
+    """What N rays meet."""
+
+    parameter: np.ndarray  # (N,) ray parameter, inf for rays that miss everything
+    normals: np.ndarray  # (N, 3) unit, 0 for misses
+    colours: np.ndarray  # (N, 3) in [0, 1], 0 for misses
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Solids under a distant light from the direction `light`."""
+
+    solids: tuple[Sphere | Box, ...]
+    light: Colour = field(default=(0.4, -0.3, 0.87))
+
+    def cast(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
+        """First hits of rays (N, 3) that start outside all solids."""
+        parameters = np.stack([solid.intersect(origins, directions) for solid in self.solids])  # (solids, N)
+        nearest = parameters.argmin(0)
+        parameter = parameters.min(0)
+        normals, colours = np.zeros_like(origins), np.zeros_like(origins)
+        for number, solid in enumerate(self.solids):
+            rays = np.flatnonzero((nearest == number) & np.isfinite(parameter))
+            if len(rays):
+                points = origins[rays] + parameter[rays, None] * directions[rays]
+                normals[rays] = solid.normals(points)
+                albedo = solid.texture.colours(solid.local(points))
+                colours[rays] = self._shade(albedo, normals[rays], directions[rays])
+        return Hits(parameter, normals, colours)
+
+    def _shade(self, albedo: np.ndarray, normals: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        light = np.asarray(self.light) / np.linalg.norm(self.light)
+        view = -directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+        half = (view + light) / np.linalg.norm(view + light, axis=-1, keepdims=True)
+        # Half-Lambert: no hard edge between the lit and the dark side.
+        lit = (0.5 + 0.5 * (normals @ light))[:, None] ** 2
+        gloss = np.maximum((normals * half).sum(-1), 0)[:, None] ** SHININESS
+        return np.clip(albedo * (AMBIENT + DIFFUSE * lit) + GLOSS * gloss, 0, 1)
+
+    def signed_distance(self, points: np.ndarray) -> np.ndarray:
+        """Distance (N,) from points (N, 3) to the nearest surface, negative inside a solid."""
+        return np.stack([solid.signed_distance(points) for solid in self.solids]).min(0)
+
+    def inside(self, points: np.ndarray) -> np.ndarray:
+        """Whether points (N, 3) lie inside a solid."""
+        return self.signed_distance(points) < 0
+
+    def bounds(self) -> np.ndarray:
+        """(2, 3) corners of the box around everything."""
+        bounds = np.stack([solid.bounds() for solid in self.solids])
+        return np.stack([bounds[:, 0].min(0), bounds[:, 1].max(0)])
