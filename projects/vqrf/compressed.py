@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from projects.vqrf.classes import VoxelClasses
-from projects.vqrf.quantization import Int8Tensor, quantize_int8
+from projects.vqrf.quantization import Int8Tensor
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,6 @@ class CompressedGrids:
     def classes(self) -> VoxelClasses:
         """Which voxels are dropped, quantised or kept."""
         return VoxelClasses(self.non_prune, self.keep)
-
-
-def compress_grids(
-    density: Tensor, k0: Tensor, classes: VoxelClasses, codes: Tensor
-) -> tuple[Int8Tensor, Int8Tensor, Tensor]:
-    """The stored numbers of two grids.
-
-    Args:
-        density: (V,).
-        k0: (V, C).
-        classes: of the voxels.
-        codes: (V,) nearest codeword of every voxel.
-
-    Returns:
-        ``density`` of remaining voxels and ``kept`` features in 8 bits, and the ``codes`` of quantised voxels.
-    """
-    return quantize_int8(density[classes.non_prune]), quantize_int8(k0[classes.keep]), codes[classes.vq]
 
 
 def decode_grids(compressed: CompressedGrids) -> tuple[Tensor, Tensor]:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.grids import dilate
 from projects.vqrf.classes import VoxelClasses
 from projects.vqrf.codebook import VectorQuantizer
-from projects.vqrf.compressed import CompressedGrids, compress_grids, decode_grids
+from projects.vqrf.compressed import CompressedGrids, decode_grids
+from projects.vqrf.quantization import quantize_int8
+
+
+class CompressionRecord(NamedTuple):
+    """Choices of an earlier compression."""
+
+    density: tuple[float, int]  # scale and zero point
+    kept: tuple[float, int]
+    codes: Tensor  # of the quantised voxels
 
 
 @torch.no_grad()
 def compress_field(
-    field: DirectVoxGO, classes: VoxelClasses, quantizer: VectorQuantizer, render: dict[str, Any]
+    field: DirectVoxGO,
+    classes: VoxelClasses,
+    quantizer: VectorQuantizer,
+    render: dict[str, Any],
+    like: CompressionRecord | None = None,
 ) -> CompressedGrids:
     """The compressed form of a fine field.
 
@@ -24,11 +38,12 @@ def compress_field(
         classes: of its voxels.
         quantizer: whose codewords stand for the features of the quantised class. Nearest ones are looked up anew.
         render: what rendering needs besides the field: ``near``, ``far``, ``stepsize``, ``background``.
+        like: how the field was compressed before. It then gives the same file again, which choosing anew would not.
     """
     density, k0 = field.density.table()[:, 0], field.k0.table()
-    codes = torch.zeros(len(k0), dtype=torch.long, device=k0.device)
-    codes[classes.vq] = quantizer.assign(k0[classes.vq])
-    stored_density, kept, codes = compress_grids(density, k0, classes, codes)
+    stored_density = quantize_int8(density[classes.non_prune], like and like.density)
+    kept = quantize_int8(k0[classes.keep], like and like.kept)
+    codes = quantizer.assign(k0[classes.vq]) if like is None else like.codes
     return CompressedGrids(
         world_size=field.world_size,
         xyz_min=field.xyz_min.cpu(),

@@ -19,6 +19,7 @@ from perception.radiance.losses import dvgo_losses
 from perception.studio.datamanager import RayDataManager, unnormalised
 from perception.studio.errors import SceneError
 from perception.studio.model import RadianceModel, RadianceModelConfig
+from perception.studio.scene import describe_parser
 from perception.studio.scene_checks import check_inward_facing
 from perception.studio.stages import (
     Stage,
@@ -30,7 +31,7 @@ from perception.studio.stages import (
 from projects.vqrf.classes import VoxelClasses, split_voxels
 from projects.vqrf.codebook import VectorQuantizer
 from projects.vqrf.compressed import CompressedGrids, group_indices, synchronise_groups
-from projects.vqrf.decode import compress_field, load_into
+from projects.vqrf.decode import CompressionRecord, compress_field, load_into
 from projects.vqrf.importance import importance_scores
 from projects.vqrf.settings import CoarseSettings, CompressionSettings, FineSettings
 from projects.vqrf.stages import (
@@ -117,10 +118,11 @@ class VqrfModel(RadianceModel):
             "non_prune": none.bool(),
             "keep": none.bool(),
             "groups": none.long(),
+            "quantization": torch.zeros(0, dtype=torch.float64),
         }.items():
             self.register_buffer(name, value)
-        self.compressed: CompressedGrids | None = None
         self._before: dict[str, float] = {}
+        self.dataparser: dict | None = None
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Density, features and colour network; the groups are the same in all stages."""
@@ -177,6 +179,7 @@ class VqrfModel(RadianceModel):
         if int(self.stage) == UNTRAINED:
             CONSOLE.log(f"Stages: {self.schedule} steps")
         self._run = attributes
+        self.dataparser = describe_parser(manager.config.dataparser)
         return [
             TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._before_step),
             TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._after_step),
@@ -297,6 +300,16 @@ class VqrfModel(RadianceModel):
         load_into(self.field, compressed)
         return compressed
 
+    def packed(self) -> CompressedGrids:
+        """The field in its compressed form; of a finished run the one that its file holds."""
+        like = None
+        if len(self.quantization):
+            density_scale, density_zero, kept_scale, kept_zero = self.quantization.tolist()
+            like = CompressionRecord(
+                (density_scale, int(density_zero)), (kept_scale, int(kept_zero)), self.groups[self.classes.vq]
+            )
+        return compress_field(self.field, self.classes, self.vq, self.render_settings(), like)
+
     def render_settings(self) -> dict:
         """What rendering needs to know besides the field."""
         return {
@@ -304,6 +317,7 @@ class VqrfModel(RadianceModel):
             "far": float(self.depth_range[1]),
             "stepsize": self.config.stepsize,
             "background": self.background.tolist(),
+            "dataparser": self.dataparser,
         }
 
     @torch.no_grad()
@@ -370,10 +384,12 @@ class VqrfModel(RadianceModel):
                 "no file is written yet. Continue with --load-dir and the run's nerfstudio_models folder."
             )
             return
-        self.compressed = self._reformat()
+        compressed = self._reformat()
+        numbers = [number for part in (compressed.density, compressed.kept) for number in part[1:]]  # scale, zero point
+        self.quantization = torch.tensor(numbers, dtype=torch.float64)
         trainer = self._run.trainer
         after = self._measure("after compression")
-        write_report(trainer.base_dir, self.compressed, before=self._before, after=after)
+        write_report(trainer.base_dir, compressed, before=self._before, after=after)
         trainer.save_checkpoint(step)
 
     # Checkpoints

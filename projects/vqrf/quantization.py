@@ -23,14 +23,24 @@ class Int8Tensor(NamedTuple):
         return (self.values.float() - self.zero_point) * self.scale
 
 
-def quantize_int8(numbers: Tensor) -> Int8Tensor:
+def quantize_int8(numbers: Tensor, like: tuple[float, int] | None = None) -> Int8Tensor:
     """Quantise float32 numbers of any shape to 8 bits.
 
     ``scale`` is a fifteenth of the (unbiased) standard deviation and ``zero_point`` the rounded *mean value*, as
     released: it is not divided by the scale, so it seldom centres the range, and values beyond about 8.5 standard
     deviations are clipped. Without a spread (no number, one number, equal numbers) the scale is 1 / 127 of the largest
     magnitude, or 1.
+
+    Args:
+        numbers: float32.
+        like: scale and zero point to use. Numbers that were quantised with them before give the same integers again.
     """
+    scale, zero_point = _parameters(numbers) if like is None else like
+    steps = (numbers / scale).round() + zero_point  # halves to even
+    return Int8Tensor(steps.clamp(LOWEST, HIGHEST).to(torch.int8), scale, zero_point)
+
+
+def _parameters(numbers: Tensor) -> tuple[float, int]:
     spread = float(numbers.std()) if numbers.numel() > 1 else 0.0
     if spread > 0:
         scale, zero_point = spread / STEPS_PER_STD, round(float(numbers.mean()))
@@ -39,6 +49,4 @@ def quantize_int8(numbers: Tensor) -> Int8Tensor:
         scale, zero_point = scale or 1.0, 0
     # The stored scale is a float32, so that decoding multiplies by the very same number.
     scale = float(torch.tensor(scale, dtype=torch.float32))
-    zero_point = max(LOWEST, min(HIGHEST, zero_point))
-    steps = (numbers / scale).round() + zero_point  # halves to even
-    return Int8Tensor(steps.clamp(LOWEST, HIGHEST).to(torch.int8), scale, zero_point)
+    return scale, max(LOWEST, min(HIGHEST, zero_point))

@@ -1,0 +1,234 @@
+"""The authors' files: their checkpoints (`*_last.tar`) and their folders of compressed arrays (`extreme_saving`).
+
+The arrays that hold Python objects are pickles. They are read by an unpickler that knows only tensors, NumPy arrays and
+plain containers; anything else is refused before it runs.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perception.engine.errors import UserError
+from perception.radiance.dvgo import DirectVoxGO
+from projects.vqrf.classes import VoxelClasses
+from projects.vqrf.compressed import CompressedGrids
+from projects.vqrf.quantization import Int8Tensor
+
+PARTS = ("non_prune_density", "non_vq_grid", "non_prune_mask", "keep_mask", "vq_indexs", "codebook")
+OBJECTS = ("rgbnet", "metadata")
+ALIGN_CORNERS = False  # how the released code reads its grids, see DenseGrid
+DEFAULT_RENDER = {"near": 2.0, "far": 6.0, "stepsize": 0.5, "background": [1.0, 1.0, 1.0]}
+MAX_MEMBER = 1 << 31  # bytes of one array
+
+
+class ReleasedFileError(UserError):
+    """A file is not one that the released code writes."""
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a released checkpoint: ``global_step``, ``model_kwargs``, ``model_state_dict``, all on the CPU.
+
+    Raises:
+        ReleasedFileError: it is missing, damaged, holds other objects than arrays and tensors, or lacks these entries.
+    """
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ReleasedFileError(f"cannot read {path}: {error.strerror or error}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ReleasedFileError(
+            f"{path} is not a checkpoint of tensors and arrays alone: {_first_line(error)}"
+        ) from None
+    if not isinstance(content, dict) or not {"model_kwargs", "model_state_dict"} <= content.keys():
+        raise ReleasedFileError(f"{path} is not a checkpoint of the released code: no model_kwargs, model_state_dict")
+    return content
+
+
+def import_folder(folder: Path, render: dict[str, Any] | None = None) -> CompressedGrids:
+    """Read a released folder of compressed arrays.
+
+    Args:
+        folder: with `metadata.npz`, `rgbnet.npz` and the six arrays.
+        render: `near`, `far`, `stepsize` and `background`, which the folder does not hold; by default those of the
+            synthetic NeRF scenes.
+
+    Raises:
+        ReleasedFileError: a file is missing, damaged, or holds other objects than tensors and arrays.
+    """
+    arrays = {name: _array(folder / f"{name}.npz") for name in PARTS}
+    rgbnet = _object(folder / "rgbnet.npz")
+    metadata = _object(folder / "metadata.npz")
+    try:
+        return _assemble(arrays, rgbnet, metadata, {**DEFAULT_RENDER, **(render or {})})
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise ReleasedFileError(f"the files in {folder} do not fit together: {_first_line(error)}") from None
+
+
+def checkpoint_field(content: dict[str, Any]) -> DirectVoxGO:
+    """The field of a released checkpoint, coarse, fine or of the last stage.
+
+    Args:
+        content: from :func:`load_checkpoint`.
+
+    Raises:
+        ReleasedFileError: its settings and its tensors do not fit together.
+    """
+    kwargs, state = content["model_kwargs"], content["model_state_dict"]
+    try:
+        field = DirectVoxGO(_vector(kwargs["xyz_min"]), _vector(kwargs["xyz_max"]), **field_kwargs(kwargs))
+        field.set_mask(state["mask_cache.mask"].bool())
+        field.load_state_dict({name: value for name, value in state.items() if not name.startswith("vq.")})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ReleasedFileError(f"the checkpoint's settings and tensors do not fit: {_first_line(error)}") from None
+    return field
+
+
+def field_kwargs(model_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of DirectVoxGO, besides the box, that released ``model_kwargs`` stand for."""
+    defaults = {"rgbnet_direct": True, "rgbnet_depth": 3, "rgbnet_width": 128, "viewbase_pe": 4, "rgbnet_dim": 0}
+    kinds = {"alpha_init": float, "fast_color_thres": float, "rgbnet_direct": bool}
+    names = ("num_voxels", "num_voxels_base", "alpha_init", "fast_color_thres", *defaults)
+    values = {name: model_kwargs.get(name, defaults.get(name)) for name in names}
+    return {name: kinds.get(name, int)(value) for name, value in values.items()} | {"align_corners": ALIGN_CORNERS}
+
+
+def _assemble(arrays: dict[str, np.ndarray], rgbnet: Any, metadata: Any, render: dict[str, Any]) -> CompressedGrids:
+    kwargs, state = metadata["model_kwargs"], metadata["model_state_dict"]
+    world_size = tuple(int(size) for size in metadata["world_size"])
+    voxels = int(np.prod(world_size))
+    non_prune, keep = (_bits(arrays[name], voxels) for name in ("non_prune_mask", "keep_mask"))
+    keep &= non_prune
+    vq = VoxelClasses(non_prune, keep).vq
+    codebook = torch.from_numpy(arrays["codebook"]).reshape(-1, arrays["codebook"].shape[-1]).half()
+    return CompressedGrids(
+        world_size=world_size,
+        xyz_min=_vector(state["xyz_min"]),
+        xyz_max=_vector(state["xyz_max"]),
+        act_shift=float(state["act_shift"]),
+        field_kwargs=field_kwargs(kwargs),
+        render=render,
+        non_prune=non_prune,
+        keep=keep,
+        density=_int8(arrays["non_prune_density"].reshape(-1), metadata["density_dequant"]),
+        kept=_int8(arrays["non_vq_grid"].reshape(-1, codebook.shape[1]), metadata["grid_dequant"]),
+        codes=_codes(arrays["vq_indexs"], int(vq.sum()), len(codebook)),
+        codebook=codebook,
+        rgbnet={name.removeprefix("rgbnet."): value.half() for name, value in rgbnet.items()},
+    )
+
+
+def _vector(values: Any) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32).reshape(3)
+
+
+def _bits(packed: np.ndarray, count: int) -> Tensor:
+    if packed.size != -(-count // 8):
+        raise ValueError(f"a mask of {packed.size} bytes for {count} voxels")
+    return torch.from_numpy(np.unpackbits(packed.reshape(-1).astype(np.uint8), count=count).astype(bool))
+
+
+def _codes(packed: np.ndarray, count: int, codebook_size: int) -> Tensor:
+    width = max(1, (codebook_size - 1).bit_length())
+    if packed.size != -(-count * width // 8):
+        raise ValueError(f"{packed.size} bytes of codes for {count} voxels of {width} bits")
+    bits = np.unpackbits(packed.reshape(-1).astype(np.uint8), count=count * width).reshape(count, width)
+    return torch.from_numpy(bits.astype(np.int64) @ (1 << np.arange(width)[::-1]))  # most significant bit first
+
+
+def _int8(values: np.ndarray, dequant: dict[str, Any]) -> Int8Tensor:
+    return Int8Tensor(
+        torch.from_numpy(values.astype(np.int8)),
+        float(torch.tensor(float(dequant["scale"]), dtype=torch.float32)),
+        int(dequant["zero_point"]),
+    )
+
+
+# Reading without running
+
+
+def _array(path: Path) -> np.ndarray:
+    """The only array of an `.npz` file, which must not hold objects."""
+    data = _member(path)
+    try:
+        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except ValueError as error:
+        raise ReleasedFileError(f"{path} does not hold an array of numbers: {_first_line(error)}") from None
+
+
+def _object(path: Path) -> Any:
+    """The object that an `.npz` file holds as a pickled array without dimensions."""
+    stream = io.BytesIO(_member(path))
+    try:
+        version = np.lib.format.read_magic(stream)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = readers[version](stream)
+        if shape != () or not dtype.hasobject:
+            raise ValueError(f"an array {shape} of {dtype}")
+        content = _Unpickler(stream).load()
+    except ReleasedFileError as error:
+        raise ReleasedFileError(f"{path} {error}") from None
+    except (ValueError, KeyError, EOFError, pickle.UnpicklingError, AttributeError, TypeError, RuntimeError) as error:
+        raise ReleasedFileError(f"{path} does not hold one object: {_first_line(error)}") from None
+    return content.item() if isinstance(content, np.ndarray) else content
+
+
+def _member(path: Path) -> bytes:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (info,) = archive.infolist()
+            if info.file_size > MAX_MEMBER:
+                raise ReleasedFileError(f"{path} claims to hold {info.file_size} bytes")
+            return archive.read(info)
+    except FileNotFoundError:
+        raise ReleasedFileError(f"the folder lacks {path.name}: {path}") from None
+    except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ReleasedFileError(f"{path} is not a readable .npz file: {_first_line(error)}") from None
+
+
+def _numpy_globals() -> list[Any]:
+    reconstruct = np.empty(0).__reduce__()[0]
+    scalar = np.float32(0).__reduce__()[0]
+    numpy_dtypes = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "?")]
+    old_names = [(reconstruct, "numpy.core.multiarray._reconstruct"), (scalar, "numpy.core.multiarray.scalar")]
+    return [reconstruct, scalar, np.ndarray, np.dtype, *numpy_dtypes, *old_names]
+
+
+def _storage_on_cpu(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Rebuilds tensors on the CPU, arrays and plain containers, and refuses every other global."""
+
+    def find_class(self, module: str, name: str) -> Callable:
+        allowed = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+            ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+            ("torch.storage", "_load_from_bytes"): _storage_on_cpu,
+            ("torch", "Size"): torch.Size,
+            ("torch", "device"): torch.device,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+        for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            allowed[(package, "_reconstruct")] = np.empty(0).__reduce__()[0]
+            allowed[(package, "scalar")] = np.float32(0).__reduce__()[0]
+        if (module, name) not in allowed:
+            raise ReleasedFileError(f"holds {module}.{name}, which is neither a tensor nor an array: it is not read")
+        return allowed[(module, name)]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
