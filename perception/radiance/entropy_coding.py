@@ -17,6 +17,7 @@ LOWER = 1 << 16  # a coder's state stays in [LOWER, 2**32)
 WORD = 16  # bits that move between state and stream at once
 STEPS = 1500  # symbols per coder, about: fewer are faster, more waste fewer bytes on final states
 MAX_LANES = 4096
+EIGHTHS = np.array([16384, 17867, 19484, 21247, 23170, 25268, 27554, 30048], np.int64)  # 2**(14 + i / 8)
 HEADER = struct.Struct("<IHHII")  # symbols, alphabet, lanes, bytes of tables, words
 
 
@@ -40,7 +41,8 @@ def encode(symbols: np.ndarray, contexts: np.ndarray | None = None) -> bytes:
     if count and (symbols.min() < 0 or alphabet >= 1 << 16):
         raise ValueError(f"symbols must lie in [0, 65535), got {symbols.min()} to {symbols.max()}")
     contexts = _as_contexts(contexts, count)
-    frequencies = _histograms(symbols, contexts, alphabet)
+    levels = _levels(symbols, contexts, alphabet)
+    frequencies = _frequencies(levels)
     starts = np.cumsum(frequencies, 1) - frequencies
     lanes = min(MAX_LANES, max(1, count // STEPS))
     state = np.full(lanes, LOWER, np.uint64)
@@ -55,7 +57,7 @@ def encode(symbols: np.ndarray, contexts: np.ndarray | None = None) -> bytes:
         active[full] >>= np.uint64(WORD)
         active[:] = ((active // frequency) << np.uint64(PRECISION)) + active % frequency + start
     stream = np.concatenate(words[::-1]) if words else np.zeros(0, "<u2")
-    tables = _pack_tables(frequencies)
+    tables = zlib.compress(levels.tobytes(), 9)
     header = HEADER.pack(count, alphabet, lanes, len(tables), len(stream))
     return header + tables + state.astype("<u4").tobytes() + stream.tobytes()
 
@@ -77,7 +79,7 @@ def decode(data: bytes, contexts: np.ndarray | None = None, *, count: int) -> np
     if not count:
         return np.zeros(0, np.int64)
     num_contexts = int(contexts.max()) + 1
-    frequencies = _unpack_tables(data[HEADER.size : HEADER.size + table_bytes], num_contexts, alphabet)
+    frequencies = _frequencies(_unpack_levels(data[HEADER.size : HEADER.size + table_bytes], num_contexts, alphabet))
     starts = (np.cumsum(frequencies, 1) - frequencies).astype(np.uint64)
     lookup = _slot_tables(frequencies)
     frequencies = frequencies.astype(np.uint64)
@@ -112,13 +114,23 @@ def _as_contexts(contexts: np.ndarray | None, count: int) -> np.ndarray:
     return contexts
 
 
-def _histograms(symbols: np.ndarray, contexts: np.ndarray, alphabet: int) -> np.ndarray:
-    """(contexts, alphabet) int64; the rows sum to ``2**PRECISION``, what occurs is at least 1."""
+def _levels(symbols: np.ndarray, contexts: np.ndarray, alphabet: int) -> np.ndarray:
+    """(contexts, alphabet) uint8: how often each symbol occurs, in eighths of an octave above 1; 0 for never."""
     if not len(symbols):
-        return np.zeros((0, 0), np.int64)
-    num_contexts, total = int(contexts.max()) + 1, 1 << PRECISION
+        return np.zeros((0, 0), np.uint8)
+    num_contexts = int(contexts.max()) + 1
     counts = np.bincount(contexts * alphabet + symbols, minlength=num_contexts * alphabet)
-    return np.stack([_scale(row, total) for row in counts.reshape(num_contexts, alphabet)])
+    levels = np.zeros(len(counts), np.uint8)
+    occurs = counts > 0
+    levels[occurs] = np.minimum(255, 1 + np.round(8 * np.log2(counts[occurs])))
+    return levels.reshape(num_contexts, alphabet)
+
+
+def _frequencies(levels: np.ndarray) -> np.ndarray:
+    """(contexts, alphabet) int64 from integers alone; rows sum to ``2**PRECISION``, what occurs is at least 1."""
+    octave, eighth = np.divmod(np.maximum(levels.astype(np.int64) - 1, 0), 8)
+    counts = np.where(levels > 0, EIGHTHS[eighth] << octave, 0)
+    return np.stack([_scale(row, 1 << PRECISION) for row in counts]) if len(counts) else counts
 
 
 def _scale(counts: np.ndarray, total: int) -> np.ndarray:
@@ -127,7 +139,9 @@ def _scale(counts: np.ndarray, total: int) -> np.ndarray:
         raise ValueError(f"more than {total} different symbols in one context")
     if not occurs.any():
         return np.zeros_like(counts)
-    scaled = np.where(occurs, np.maximum(1, counts * total // counts.sum()), 0)
+    # Counts of up to 2**46 times the total must not overflow.
+    weights = counts >> max(0, int(counts.max()).bit_length() - 40)
+    scaled = np.where(occurs, np.maximum(1, weights * total // max(1, int(weights.sum()))), 0)
     # What rounding left over goes to, or comes from, the most frequent symbols, where it costs least.
     order = np.argsort(-counts, kind="stable")
     excess = int(scaled.sum()) - total
@@ -142,26 +156,18 @@ def _scale(counts: np.ndarray, total: int) -> np.ndarray:
     return scaled
 
 
-def _pack_tables(frequencies: np.ndarray) -> bytes:
-    flat = frequencies.astype("<u2").ravel()
-    # Low and high bytes apart: most high bytes are 0.
-    return zlib.compress((flat & 0xFF).astype(np.uint8).tobytes() + (flat >> 8).astype(np.uint8).tobytes(), 9)
-
-
-def _unpack_tables(data: bytes, num_contexts: int, alphabet: int) -> np.ndarray:
+def _unpack_levels(data: bytes, num_contexts: int, alphabet: int) -> np.ndarray:
     size = num_contexts * alphabet
     try:
-        raw = zlib.decompressobj().decompress(data, 2 * size + 1)
+        raw = zlib.decompressobj().decompress(data, size + 1)
     except zlib.error as error:
         raise CorruptStream(f"unreadable histograms: {error}") from None
-    if len(raw) != 2 * size:
-        raise CorruptStream(f"histograms of {len(raw)} bytes where {2 * size} are expected")
-    flat = np.frombuffer(raw, np.uint8).astype(np.int64)
-    frequencies = (flat[:size] | flat[size:] << 8).reshape(num_contexts, alphabet)
-    sums = frequencies.sum(1)
-    if not bool(((sums == 1 << PRECISION) | (sums == 0)).all()):
-        raise CorruptStream("histograms that do not sum to one")
-    return frequencies
+    if len(raw) != size:
+        raise CorruptStream(f"histograms of {len(raw)} bytes where {size} are expected")
+    levels = np.frombuffer(raw, np.uint8).reshape(num_contexts, alphabet)
+    if int((levels > 0).sum(1).max()) > 1 << PRECISION:
+        raise CorruptStream("a histogram with too many symbols")
+    return levels
 
 
 def _slot_tables(frequencies: np.ndarray) -> np.ndarray:

@@ -16,6 +16,14 @@ from torch import Tensor
 
 from perception.radiance.entropy_coding import CorruptStream, decode, encode
 from perception.radiance.octree_coding import decode_mask, encode_mask, neighbour_counts
+from projects.vqrf.neighbours import (
+    decode_codes,
+    decode_differences,
+    encode_codes,
+    encode_differences,
+    remaining_voxels,
+    vq_voxels,
+)
 
 PARTS = ("non_prune", "density", "keep", "kept", "codes", "codebook", "rgbnet")
 Context = dict[str, Any]  # what the decoder knows: ``shape`` of the grid, sizes, and the parts it has read
@@ -66,7 +74,7 @@ def encode_part(name: str, value: Any, context: Context) -> tuple[str, bytes, di
     """
     raw = RAW_FORM[name][0](value, context)
     coded = {coder: pack(raw) for coder, (pack, _) in BYTE_CODERS.items()}
-    coded["rans"] = RANS_FORM[name][0](value, context)
+    coded.update({coder: form[0](value, context) for coder, form in RANS_FORMS[name].items()})
     best = min(coded, key=lambda coder: len(coded[coder]))
     return best, coded[best], {coder: len(data) for coder, data in coded.items()}
 
@@ -77,8 +85,8 @@ def decode_part(name: str, coder: str, data: bytes, context: Context) -> Any:
     Raises:
         CorruptStream: the bytes do not fit what is known already.
     """
-    if coder == "rans":
-        return RANS_FORM[name][1](data, context)
+    if coder in RANS_FORMS[name]:
+        return RANS_FORMS[name][coder][1](data, context)
     if coder not in BYTE_CODERS:
         raise CorruptStream(f"unknown coder {coder!r}")
     return RAW_FORM[name][1](BYTE_CODERS[coder][1](data, raw_size(name, context)), context)
@@ -153,6 +161,29 @@ def _unsymbols(symbols: np.ndarray, *shape: int) -> Tensor:
     return torch.from_numpy((symbols - 128).astype(np.int8)).view(*shape)
 
 
+def _int8_coder(size: str, contexts: Callable | None = None) -> tuple[Callable, Callable]:
+    """Encoder and decoder of a vector of 8-bit numbers whose length the context holds as ``size``."""
+    return (
+        lambda values, c: encode(_symbols(values), contexts and contexts(c)),
+        lambda data, c: _unsymbols(decode(data, contexts and contexts(c), count=c[size]), c[size]),
+    )
+
+
+def _kept_coder(contexts: Callable | None) -> tuple[Callable, Callable]:
+    def unpack(data: bytes, c: Context) -> Tensor:
+        shape = (c["num_kept"], c["channels"])
+        return _unsymbols(decode(data, contexts and contexts(c), count=shape[0] * shape[1]), *shape)
+
+    return lambda values, c: encode(_symbols(values), contexts and contexts(c)), unpack
+
+
+def _bit_coder(size: str, contexts: Callable | None = None) -> tuple[Callable, Callable]:
+    return (
+        lambda values, c: encode(values.numpy(), contexts and contexts(c)),
+        lambda data, c: torch.from_numpy(decode(data, contexts and contexts(c), count=c[size]) > 0),
+    )
+
+
 def _channels(context: Context) -> np.ndarray:
     return np.tile(np.arange(context["channels"]), context["num_kept"])
 
@@ -173,6 +204,10 @@ def _unpack_codes(data: bytes, context: Context) -> Tensor:
     width, count = _code_bits(context), context["num_codes"]
     bits = np.unpackbits(np.frombuffer(data, np.uint8), count=count * width).reshape(count, width)
     return torch.from_numpy(bits.astype(np.int64) @ (1 << np.arange(width)[::-1]))
+
+
+def _unrans_codes(data: bytes, context: Context) -> Tensor:
+    return torch.from_numpy(decode(data, count=context["num_codes"]))
 
 
 # Half-precision numbers: high and low bytes are coded apart, since only the high ones are predictable
@@ -214,26 +249,28 @@ RAW_FORM: dict[str, tuple[Callable, Callable]] = {
     "codebook": (_half_bytes, lambda data, c: _half(data, *_table(c))),
     "rgbnet": (_half_bytes, lambda data, c: _half(data, c["network_size"])),
 }
-RANS_FORM: dict[str, tuple[Callable, Callable]] = {
-    "non_prune": (_rans_mask, _unrans_mask),
-    "density": (
-        lambda values, c: encode(_symbols(values), _neighbours(c)),
-        lambda data, c: _unsymbols(decode(data, _neighbours(c), count=c["num_remaining"]), c["num_remaining"]),
-    ),
-    "keep": (
-        lambda values, c: encode(values.numpy(), _keep_context(c)),
-        lambda data, c: torch.from_numpy(decode(data, _keep_context(c), count=c["num_remaining"]) > 0),
-    ),
-    "kept": (
-        lambda values, c: encode(_symbols(values), _channels(c)),
-        lambda data, c: _unsymbols(
-            decode(data, _channels(c), count=c["num_kept"] * c["channels"]), c["num_kept"], c["channels"]
+RANS_FORMS: dict[str, dict[str, tuple[Callable, Callable]]] = {
+    "non_prune": {"octree": (_rans_mask, _unrans_mask)},
+    "density": {
+        "rans": _int8_coder("num_remaining"),
+        "rans-neighbours": _int8_coder("num_remaining", _neighbours),
+        "rans-differences": (
+            lambda values, c: encode_differences(values.numpy().astype(np.int64), remaining_voxels(c)),
+            lambda data, c: torch.from_numpy(decode_differences(data, remaining_voxels(c)).astype(np.int8)),
         ),
-    ),
-    "codes": (
-        lambda values, c: encode(values.numpy()),
-        lambda data, c: torch.from_numpy(decode(data, count=c["num_codes"])),
-    ),
-    "codebook": (_rans_half, lambda data, c: _unrans_half(data, c["codebook_size"] * c["channels"], *_table(c))),
-    "rgbnet": (_rans_half, lambda data, c: _unrans_half(data, c["network_size"], c["network_size"])),
+    },
+    "keep": {"rans": _bit_coder("num_remaining"), "rans-density": _bit_coder("num_remaining", _keep_context)},
+    "kept": {"rans": _kept_coder(None), "rans-channels": _kept_coder(_channels)},
+    "codes": {
+        "rans": (lambda values, c: encode(values.numpy()), _unrans_codes),
+        "rans-repeats": (
+            lambda values, c: encode_codes(values.numpy(), vq_voxels(c)),
+            lambda data, c: torch.from_numpy(decode_codes(data, vq_voxels(c))),
+        ),
+    },
+    "codebook": {
+        "rans": (_rans_half, lambda data, c: _unrans_half(data, c["codebook_size"] * c["channels"], *_table(c)))
+    },
+    "rgbnet": {"rans": (_rans_half, lambda data, c: _unrans_half(data, c["network_size"], c["network_size"]))},
 }
+"""rANS coders of each part, by what they take as context."""
