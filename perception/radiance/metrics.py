@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+MARGIN = 5  # pixels from the centre of a window to its edge
+
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, ``-10 log10(mean squared error)`` for a peak of 1; any shape."""
@@ -24,7 +26,9 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     # torchmetrics takes a second to import, and training does not need it.
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    if min(target.shape[:2]) < 11:
+    if min(target.shape[:2]) < 2 * MARGIN + 1:
         raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {tuple(target.shape[:2])}")
     prediction, target = (image.movedim(-1, 0)[None] for image in (prediction, target))  # (1, C, H, W)
-    return structural_similarity_index_measure(prediction, target, data_range=1.0)
+    _, every = structural_similarity_index_measure(prediction, target, data_range=1.0, return_full_image=True)
+    # The windows at the border are completed by reflection there, and do not count here.
+    return every[..., MARGIN:-MARGIN, MARGIN:-MARGIN].mean()

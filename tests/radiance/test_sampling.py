@@ -76,7 +76,9 @@ def test_rays_and_boxes():
 
 
 def test_halves_round_away_from_zero():
-    grid = MaskGrid(torch.tensor([True, False, True]).view(3, 1, 1).expand(3, 2, 2), torch.zeros(3), torch.full((3,), 2.0))
+    grid = MaskGrid(
+        torch.tensor([True, False, True]).view(3, 1, 1).expand(3, 2, 2), torch.zeros(3), torch.full((3,), 2.0)
+    )
     x = torch.tensor([0.49999997, 0.5, 1.5, -0.49, -0.5, 2.4, 2.5])
     look_up = grid(torch.stack([x, torch.zeros(7), torch.zeros(7)], -1))
     assert look_up.tolist() == [True, False, True, True, False, True, False]
