@@ -1,4 +1,4 @@
-"""DirectVoxGO against numbers recorded from the released code: same weights and rays, same samples, colours, gradients."""
+"""DirectVoxGO against numbers recorded from the released code: the same samples, colours, losses and gradients."""
 
 from pathlib import Path
 
