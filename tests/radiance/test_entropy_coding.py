@@ -1,5 +1,6 @@
 """The entropy coders restore what they are given, come near the entropy, and notice damage."""
 
+import contextlib
 import zlib
 
 import numpy as np
@@ -64,10 +65,8 @@ def test_damage_is_noticed():
     for position in range(20, len(coded), 97):
         flipped = bytearray(coded)
         flipped[position] ^= 0x10
-        try:
+        with contextlib.suppress(CorruptStream):  # noticed, or at least not the same
             assert not np.array_equal(decode(bytes(flipped), count=3000), symbols)
-        except CorruptStream:
-            pass  # noticed, as it should be
 
 
 def test_impossible_symbols_are_refused():
@@ -87,6 +86,7 @@ def test_masks_come_back(shape, share):
 def test_bodies_take_few_bytes():
     x, y, z = np.mgrid[-1:1:64j, -1:1:64j, -1:1:64j]
     shell = np.abs(np.sqrt(x**2 + y**2 + z**2) - 0.7) < 0.05
+    shell &= np.random.default_rng(0).random(shell.shape) < 0.97
     assert len(encode_mask(shell)) < 0.85 * len(zlib.compress(np.packbits(shell).tobytes(), 9))
 
 

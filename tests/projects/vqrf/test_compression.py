@@ -61,8 +61,9 @@ def test_codewords_find_separated_clusters():
     points = centres.repeat(50, 1) + 0.01 * torch.randn(3200, 12, generator=generator)
     torch.manual_seed(0)
     quantizer = VectorQuantizer(12, 64, k_expire=1)
-    importance = torch.rand(3200, generator=generator)
-    quantizer.initialise(points, importance, steps=150, batch=3200, generator=generator)
+    for _ in range(150):
+        drawn = torch.randint(3200, (3200,), generator=generator)
+        quantizer.update(points[drawn], torch.rand(3200, generator=generator))
     found = torch.cdist(centres, quantizer.embed).amin(1) < 0.1
     assert float(found.float().mean()) >= 0.9
 
