@@ -225,7 +225,8 @@ def unnormalised(rays: RayBundle) -> tuple[Tensor, Tensor, Tensor]:
     """
     length = rays.metadata.get("directions_norm") if rays.metadata else None
     rays_d = rays.directions if length is None else rays.directions * length
-    return rays.origins, rays_d, rays.directions
+    # Some data parsers give focal lengths, and with them rays, in double precision.
+    return rays.origins.float(), rays_d.float(), rays.directions.float()
 
 
 def _unreadable(folder: Path, parser: str, error: Exception) -> str:

@@ -1,0 +1,261 @@
+"""The method as nerfstudio runs it: stages, resume, evaluation, the file, and the command `vqrf`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.utils.eval_utils import eval_setup
+from PIL import Image
+
+from perception.datasets.synthetic import radiance
+from perception.engine.errors import UserError
+from perception.studio.errors import SceneError
+from perception.studio.evaluation import measure_split
+from projects.vqrf import cli, container
+from projects.vqrf.classes import split_voxels
+from projects.vqrf.config import vqrf, vqrf_tiny
+from projects.vqrf.decode import field_of, load_into
+from projects.vqrf.importance import importance_scores
+from projects.vqrf.packing import load_model
+from tests.projects.vqrf.runs import make_trainer, small_config, train
+
+pytestmark = pytest.mark.xdist_group("nerfstudio")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "scene"
+    radiance.write(out, radiance.Params(num_train=8, num_val=2, num_test=2, size=24, num_objects=2))
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(scene, tmp_path_factory):
+    """A run from beginning to end."""
+    return train(small_config(scene, tmp_path_factory.mktemp("runs")))
+
+
+def state_of(trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.pipeline.model.state_dict().items()}
+
+
+def assert_same_state(first, second):
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+
+
+def test_methods_are_registered():
+    assert {"vqrf", "vqrf-tiny"} <= all_methods.keys()
+
+
+def test_recipe_has_the_papers_numbers():
+    model = vqrf.config.pipeline.model
+    assert model.schedule().total_steps == 34_999
+    assert [stage.start for stage in model.schedule().stages] == [0, 5000, 25_000]
+    assert vqrf.config.pipeline.datamanager.train_num_rays_per_batch == 8192
+    assert (model.fine.num_voxels, model.coarse.num_voxels) == (160**3, 1_024_000)
+    assert (model.compression.codebook_size, model.compression.lr_factor) == (4096, 5)
+    rates = {name: group["optimizer"].lr for name, group in vqrf.config.optimizers.items()}
+    assert rates == {"density": 0.1, "k0": 0.1, "rgbnet": 1e-3}
+    factor = vqrf.config.optimizers["k0"]["scheduler"].setup().get_scheduler
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    assert factor(optimizer, 0.1).lr_lambdas[0](16_001) == pytest.approx(0.1585, abs=1e-4)
+    assert vqrf_tiny.config.method_name == "vqrf-tiny"
+
+
+def test_a_run_leaves_what_it_should(finished):
+    folder = finished.base_dir
+    assert (folder / "config.yml").is_file()
+    assert [path.name for path in (folder / "nerfstudio_models").iterdir()] == ["step-000000102.ckpt"]
+    assert list(folder.glob("events*"))
+    report = json.loads((folder / "compression.json").read_text())
+    assert report["bytes"] == (folder / "field.vqrf").stat().st_size == sum(report["parts"].values())
+    assert report["before"].keys() == report["after"].keys() == {"psnr", "ssim"}
+    assert report["raw_bytes"] == 4 * (13 * 16**3 + 16 * 39 + 16 + 16 * 16 + 16 + 16 * 3 + 3) or report["ratio"] > 1
+
+
+def test_optimisers_hold_the_models_parameters(finished):
+    groups = finished.pipeline.model.get_param_groups()
+    for name, parameters in groups.items():
+        optimizer = finished.optimizers.optimizers[name]
+        assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in parameters]
+        for parameter in parameters:
+            assert optimizer.state[parameter]["exp_avg"].shape == parameter.shape
+
+
+@pytest.mark.parametrize("stop", [30, 60, 64, 70, 80, 95])
+def test_a_resumed_run_equals_the_uninterrupted_one(finished, scene, tmp_path, stop):
+    """Stopped in every stage, at its first step, and right before and after the grid grows."""
+    config = small_config(scene, tmp_path)
+    config.max_num_iterations = stop
+    first = train(config)
+    assert not (first.base_dir / "field.vqrf").exists()
+    config = small_config(scene, tmp_path)
+    config.timestamp, config.load_dir = "later", first.checkpoint_dir
+    resumed = train(config)
+    assert resumed.step == 102
+    assert_same_state(state_of(resumed), state_of(finished))
+    for name, optimizer in resumed.optimizers.optimizers.items():
+        expected = finished.optimizers.optimizers[name]
+        assert optimizer.param_groups[0]["lr"] == expected.param_groups[0]["lr"]
+    assert (resumed.base_dir / "field.vqrf").read_bytes() == (finished.base_dir / "field.vqrf").read_bytes()
+
+
+def test_learning_rates_of_the_last_stage(finished):
+    decay = 0.1 ** (1 / 20_000)
+    steps_since_growth = (20 - 8 + 1) + 23
+    rate = finished.optimizers.optimizers["k0"].param_groups[0]["lr"]
+    assert rate == pytest.approx(0.1 * 0.8 * decay**steps_since_growth, rel=1e-6)
+
+
+def test_nothing_left_to_train_is_said(finished, scene, tmp_path):
+    config = small_config(scene, tmp_path)
+    config.load_dir = finished.checkpoint_dir
+    with pytest.raises(SceneError, match="nothing left to train"):
+        make_trainer(config)
+    config.load_dir = tmp_path
+    with pytest.raises(SceneError, match="no checkpoint"):
+        make_trainer(config)
+
+
+def test_evaluation_equals_that_in_the_run(finished):
+    _, pipeline, path, step = eval_setup(finished.base_dir / "config.yml", test_mode="test")
+    assert (path.name, step) == ("step-000000102.ckpt", 102)
+    assert_same_state(pipeline.model.state_dict(), finished.pipeline.model.state_dict())
+    metrics = pipeline.get_average_eval_image_metrics()
+    report = json.loads((finished.base_dir / "compression.json").read_text())
+    assert metrics["psnr"] == pytest.approx(report["after"]["psnr"], rel=1e-6)
+    assert metrics["ssim"] == pytest.approx(report["after"]["ssim"], rel=1e-6)
+
+
+def test_rendering_has_all_outputs(finished):
+    model = finished.pipeline.model.eval()
+    camera, batch = finished.pipeline.datamanager.next_eval_image(0)
+    outputs = model.get_outputs_for_camera(camera)
+    assert {name: tuple(value.shape) for name, value in outputs.items()} == {
+        "rgb": (24, 24, 3),
+        "accumulation": (24, 24, 1),
+        "depth": (24, 24, 1),
+    }
+    _, pictures = model.get_image_metrics_and_images(outputs, batch)
+    assert pictures["img"].shape == (24, 48, 3)
+
+
+def test_packing_a_finished_run_gives_its_file(finished, tmp_path, capsys):
+    cli.run(["pack", str(finished.base_dir), "--out", str(tmp_path / "again.vqrf")])
+    assert (tmp_path / "again.vqrf").read_bytes() == (finished.base_dir / "field.vqrf").read_bytes()
+    cli.run(["info", str(tmp_path / "again.vqrf")])
+    assert "bits per voxel" in capsys.readouterr().out
+
+
+def test_file_renders_what_the_run_renders(finished, scene, tmp_path, capsys):
+    cli.run(["render", str(finished.base_dir / "field.vqrf"), "--data", str(scene), "--out", str(tmp_path)])
+    report = json.loads((finished.base_dir / "compression.json").read_text())
+    assert f"psnr {report['after']['psnr']:.4f}" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("*.png"))) == 2
+    field = field_of(container.read(finished.base_dir / "field.vqrf"))
+    trained = finished.pipeline.model.field
+    assert_same_state(field.state_dict(), trained.state_dict())
+
+
+def test_camera_path_is_rendered(finished, tmp_path):
+    pose = radiance.cameras_of(radiance.Params())["test"][0]
+    frame = {"camera_to_world": pose.reshape(-1).tolist(), "fov": 40, "aspect": 1.5}
+    path = tmp_path / "path.json"
+    path.write_text(
+        json.dumps({"render_height": 20, "render_width": 30, "camera_type": "perspective", "camera_path": [frame]})
+    )
+    cli.run(["render", str(finished.base_dir / "field.vqrf"), "--camera-path", str(path), "--out", str(tmp_path)])
+    picture = np.asarray(Image.open(tmp_path / "00000.png"))
+    assert picture.shape == (20, 30, 3)
+    assert picture.std() > 5
+    path.write_text("{}")
+    with pytest.raises(UserError, match="camera path"):
+        cli.run(["render", str(finished.base_dir / "field.vqrf"), "--camera-path", str(path)])
+
+
+def test_an_early_run_cannot_be_packed(scene, tmp_path):
+    config = small_config(scene, tmp_path)
+    config.max_num_iterations = 62
+    run = train(config)
+    assert int(load_model(run.base_dir / "config.yml").stage) == 1
+    with pytest.raises(UserError, match="has not reached the compression stage, which begins at step 80"):
+        cli.run(["pack", str(run.base_dir)])
+    with pytest.raises(UserError, match=r"there is no .*config\.yml"):
+        cli.run(["pack", str(tmp_path)])
+
+
+def test_a_scene_that_nobody_sees_is_refused(scene, tmp_path):
+    config = small_config(scene, tmp_path)
+    config.pipeline.model.near, config.pipeline.model.far = 5.0, 2.0
+    with pytest.raises(SceneError, match="below far"):
+        train(config)
+    folder = shutil.copytree(scene, tmp_path / "scene")
+    content = json.loads((folder / "transforms_train.json").read_text())
+    for frame in content["frames"]:  # turned about the vertical axis: they look away from the scene
+        pose = np.array(frame["transform_matrix"])
+        pose[:3, [0, 2]] *= -1
+        frame["transform_matrix"] = pose.tolist()
+    (folder / "transforms_train.json").write_text(json.dumps(content))
+    with pytest.raises(SceneError, match="unbounded"):
+        train(small_config(folder, tmp_path / "away"))
+
+
+def test_missing_names_in_a_checkpoint_are_said(finished):
+    model = finished.pipeline.model
+    state = dict(model.state_dict())
+    state.pop("importance")
+    with pytest.raises(SceneError, match="1 names are missing \\(importance\\)"):
+        model.load_state_dict(state)
+
+
+@pytest.mark.slow
+def test_learns_and_loses_little(tmp_path):
+    """The acceptance of the method's toy: a field of 13 * 32**3 numbers, 1/40 of its bytes, nearly its quality."""
+    data = tmp_path / "scene"
+    radiance.write(data, radiance.Params(num_train=30, num_val=1, num_test=4, size=40, num_objects=3))
+    config = small_config(data, tmp_path, coarse=150, fine=400, compression=200)
+    config.pipeline.datamanager.train_num_rays_per_batch = 512
+    model_config = config.pipeline.model
+    model_config.coarse.num_voxels, model_config.fine.num_voxels = 24**3, 32**3
+    model_config.fine.pg_scale, model_config.fine.rgbnet_width = (40, 80, 120, 160), 64
+    model_config.compression.codebook_size, model_config.compression.codebook_iters = 128, 150
+    model_config.compression.codebook_batch = 3000
+    config.max_num_iterations = 550
+    trainer = train(config)
+    pipeline, model = trainer.pipeline, trainer.pipeline.model
+    fine = measure_split(pipeline, "test")["psnr"]
+    views = pipeline.datamanager.training_views()
+    scores = importance_scores(model.field, views, near=model.near, stepsize=0.5)
+    classes = split_voxels(scores, 0.999, 0.6)
+    density, k0 = model.field.density.table(), model.field.k0.table()
+    saved = density.clone(), k0.clone()
+    density[~classes.non_prune], k0[~classes.non_prune] = 0, 0
+    pruned = measure_split(pipeline, "test")["psnr"]
+    density[:], k0[:] = saved
+    config.timestamp, config.load_dir, config.max_num_iterations = "later", trainer.checkpoint_dir, 10**6
+    finished = make_trainer(config)
+    model = finished.pipeline.model
+    quantised: dict[str, float] = {}
+    start = model._start_compression
+
+    def start_and_measure(stage):
+        start(stage)
+        quantised.update(measure_split(finished.pipeline, "test"))
+
+    model._start_compression = start_and_measure
+    finished.train()
+    report = json.loads((finished.base_dir / "compression.json").read_text())
+    assert fine > 24
+    assert fine - pruned <= 0.1
+    assert fine - quantised["psnr"] <= 0.5
+    assert report["after"]["psnr"] >= fine - 0.1
+    assert report["ratio"] >= 40
+    compressed = container.read(finished.base_dir / "field.vqrf")
+    load_into(model.field, compressed)
+    assert measure_split(finished.pipeline, "test")["psnr"] == pytest.approx(report["after"]["psnr"], rel=1e-7)
