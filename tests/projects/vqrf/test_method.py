@@ -76,7 +76,8 @@ def test_a_run_leaves_what_it_should(finished):
     report = json.loads((folder / "compression.json").read_text())
     assert report["bytes"] == (folder / "field.vqrf").stat().st_size == sum(report["parts"].values())
     assert report["before"].keys() == report["after"].keys() == {"psnr", "ssim"}
-    assert report["raw_bytes"] == 4 * (13 * 16**3 + 16 * 39 + 16 + 16 * 16 + 16 + 16 * 3 + 3) or report["ratio"] > 1
+    voxels = finished.pipeline.model.field.density.grid.numel()
+    assert report["raw_bytes"] == 4 * (13 * voxels + (16 * 39 + 16) + (16 * 16 + 16) + (16 * 3 + 3))
 
 
 def test_optimisers_hold_the_models_parameters(finished):
@@ -216,13 +217,13 @@ def test_missing_names_in_a_checkpoint_are_said(finished):
 
 @pytest.mark.slow
 def test_learns_and_loses_little(tmp_path):
-    """The acceptance of the method's toy: a field of 13 * 32**3 numbers, 1/40 of its bytes, nearly its quality."""
+    """The acceptance of the method's toy: 1/40 of the bytes, nearly the quality."""
     data = tmp_path / "scene"
     radiance.write(data, radiance.Params(num_train=30, num_val=1, num_test=4, size=40, num_objects=3))
     config = small_config(data, tmp_path, coarse=150, fine=400, compression=200)
     config.pipeline.datamanager.train_num_rays_per_batch = 512
     model_config = config.pipeline.model
-    model_config.coarse.num_voxels, model_config.fine.num_voxels = 24**3, 32**3
+    model_config.coarse.num_voxels, model_config.fine.num_voxels = 24**3, 40**3
     model_config.fine.pg_scale, model_config.fine.rgbnet_width = (40, 80, 120, 160), 64
     model_config.compression.codebook_size, model_config.compression.codebook_iters = 128, 150
     model_config.compression.codebook_batch = 3000
