@@ -186,7 +186,7 @@ class VqrfModel(RadianceModel):
             TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self._finish),
         ]
 
-    @property
+    # Not a property: the viewer reads all properties of a model, also of one that is not being trained.
     def _manager(self) -> RayDataManager:
         return self._run.pipeline.datamanager
 
@@ -195,7 +195,7 @@ class VqrfModel(RadianceModel):
         if stage.index > int(self.stage):
             (self._start_coarse, self._start_fine, self._start_compression)[stage.index](stage)
             self.stage.fill_(stage.index)
-        elif stage.index >= FINE and self._manager.pool_start != stage.start:
+        elif stage.index >= FINE and self._manager().pool_start != stage.start:
             self._use_pool(stage)  # resumed in the middle of a stage
         local = stage.local(step)
         if stage.index <= FINE and (local + 500) % 1000 == 0:
@@ -212,7 +212,7 @@ class VqrfModel(RadianceModel):
             self._synchronise()
 
     def _start_coarse(self, stage: Stage) -> None:
-        manager, config = self._manager, self.config
+        manager, config = self._manager(), self.config
         cameras = manager.train_dataset.cameras
         check_inward_facing(cameras)
         self.depth_range.copy_(torch.tensor(self._find_depth_range()))
@@ -234,10 +234,10 @@ class VqrfModel(RadianceModel):
 
     def _find_depth_range(self) -> tuple[float, float]:
         """Near and far from the settings, the data parser, or the cameras."""
-        metadata, config = self._manager.train_dataset.metadata, self.config
-        cameras = self._manager.train_dataset.cameras.camera_to_worlds[:, :3, 3]
-        if isinstance(self._manager.config.dataparser, BlenderDataParserConfig):
-            scale = self._manager.config.dataparser.scale_factor
+        metadata, config = self._manager().train_dataset.metadata, self.config
+        cameras = self._manager().train_dataset.cameras.camera_to_worlds[:, :3, 3]
+        if isinstance(self._manager().config.dataparser, BlenderDataParserConfig):
+            scale = self._manager().config.dataparser.scale_factor
             near, far = (bound * scale for bound in BLENDER_RANGE)
         else:
             far = float(metadata.get("far", torch.cdist(cameras, cameras).max()))
@@ -258,7 +258,7 @@ class VqrfModel(RadianceModel):
         self._use_pool(stage)
 
     def _start_compression(self, stage: Stage) -> None:
-        manager, settings = self._manager, self.config.compression
+        manager, settings = self._manager(), self.config.compression
         self._before = self._measure("before compression")
         views = manager.training_views()
         with progress_bar("Importance of voxels", views.num_rays) as advance:
@@ -354,14 +354,14 @@ class VqrfModel(RadianceModel):
             *box, self.config.fine, align_corners=self.config.align_corners, num_voxels=int(self.pool_voxels)
         ).to(self.device)
         probe.set_mask(self.pool_mask)
-        views = self._manager.training_views()
+        views = self._manager().training_views()
         with progress_bar("Rays that meet the scene", views.num_rays) as advance:
             hits = [
                 probe.hit_mask(rays_o, rays_d, near=self.near, stepsize=self.config.stepsize).cpu()
                 for _, rays_o, rays_d, _ in _tracked(views, advance)
             ]
-        usable = self._manager.pixels.usable
-        self._manager.use_pool(usable[torch.cat(hits)[usable]], stage.start)
+        usable = self._manager().pixels.usable
+        self._manager().use_pool(usable[torch.cat(hits)[usable]], stage.start)
 
     # End of the run
 
