@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
@@ -15,12 +16,14 @@ from perception.datasets.synthetic import radiance
 from perception.engine.errors import UserError
 from perception.studio.errors import SceneError
 from perception.studio.evaluation import measure_split
+from perception.studio.nsvf_dataparser import NSVFDataParserConfig
 from projects.vqrf import cli, container
 from projects.vqrf.classes import split_voxels
 from projects.vqrf.config import vqrf, vqrf_tiny
 from projects.vqrf.decode import field_of, load_into
 from projects.vqrf.importance import importance_scores
 from projects.vqrf.packing import load_model
+from projects.vqrf.rendering import render_dataset
 from tests.projects.vqrf.runs import make_trainer, small_config, train
 
 pytestmark = pytest.mark.xdist_group("nerfstudio")
@@ -260,3 +263,23 @@ def test_learns_and_loses_little(tmp_path):
     compressed = container.read(finished.base_dir / "field.vqrf")
     load_into(model.field, compressed)
     assert measure_split(finished.pipeline, "test")["psnr"] == pytest.approx(report["after"]["psnr"], rel=1e-7)
+
+
+@pytest.mark.parametrize("layout", ["nsvf", "tanks", "nerfstudio"])
+def test_other_layouts_train_and_render(layout, tmp_path):
+    data = tmp_path / "scene"
+    radiance.write(data, radiance.Params(num_train=8, num_val=1, num_test=1, size=24, num_objects=2, layout=layout))
+    config = small_config(data, tmp_path, coarse=80)
+    parsers = {"nerfstudio": NerfstudioDataParserConfig(eval_mode="filename", load_3D_points=False)}
+    config.pipeline.datamanager.dataparser = parsers.get(layout, NSVFDataParserConfig())
+    run = train(config)
+    report = json.loads((run.base_dir / "compression.json").read_text())
+    metrics = render_dataset(run.base_dir / "field.vqrf", data, "test", tmp_path / "out", "cpu")
+    assert metrics["psnr"] == pytest.approx(report["after"]["psnr"], abs=1e-3)
+    assert metrics["psnr"] > 12
+
+
+def test_the_viewer_can_read_every_property(finished):
+    _, pipeline, _, _ = eval_setup(finished.base_dir / "config.yml", test_mode="test")
+    for part in (pipeline.model, pipeline.datamanager):
+        assert all(hasattr(part, name) for name in dir(type(part)) if not name.startswith("__"))
