@@ -62,8 +62,9 @@ class DirectVoxGO(nn.Module):
         self.rgbnet_depth, self.rgbnet_width = rgbnet_depth, rgbnet_width
         self.viewbase_pe = viewbase_pe
         self.align_corners = align_corners
-        self.register_buffer("xyz_min", torch.as_tensor(xyz_min, dtype=torch.float32).clone())
-        self.register_buffer("xyz_max", torch.as_tensor(xyz_max, dtype=torch.float32).clone())
+        # Everything starts on the CPU, wherever the corners were computed.
+        self.register_buffer("xyz_min", torch.as_tensor(xyz_min, dtype=torch.float32).cpu().clone())
+        self.register_buffer("xyz_max", torch.as_tensor(xyz_max, dtype=torch.float32).cpu().clone())
         self.register_buffer("act_shift", torch.tensor([alpha_shift(alpha_init)]))
         self._set_resolution(num_voxels)
         box = (self.xyz_min, self.xyz_max)
@@ -73,7 +74,7 @@ class DirectVoxGO(nn.Module):
         if rgbnet_dim:
             self.register_buffer("viewfreq", frequency_bands(viewbase_pe))
             self.rgbnet = self._make_rgbnet()
-        self.mask_cache = MaskGrid(torch.ones(self.world_size, dtype=torch.bool) if mask is None else mask, *box)
+        self.mask_cache = MaskGrid(torch.ones(self.world_size, dtype=torch.bool) if mask is None else mask.cpu(), *box)
 
     def settings(self) -> dict[str, int | float | bool]:
         """The arguments, besides the box and the mask, that make a field like this one as it is now."""

@@ -74,9 +74,9 @@ def start_coarse(
             f"the training cameras see no volume between near {near:g} and far {far:g}: "
             f"their frusta span {low.tolist()} to {high.tolist()}"
         )
-    field = make_coarse(low, high, settings, align_corners=align_corners)
+    field = make_coarse(low, high, settings, align_corners=align_corners).to(low.device)
     clear_near_cameras(field, cameras.to(low), near)
-    return field.to(low.device)
+    return field
 
 
 def voxel_learning_rates(field: DirectVoxGO, views: Views, *, near: float, stepsize: float) -> Tensor:
