@@ -10,40 +10,39 @@ from torch import Tensor
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.grids import dilate
 from projects.vqrf.classes import VoxelClasses
-from projects.vqrf.codebook import VectorQuantizer
 from projects.vqrf.compressed import CompressedGrids, decode_grids
 from projects.vqrf.quantization import quantize_int8
 
 
-class CompressionRecord(NamedTuple):
-    """Choices of an earlier compression."""
+class Scales(NamedTuple):
+    """Scale and zero point of 8-bit numbers."""
 
-    density: tuple[float, int]  # scale and zero point
+    density: tuple[float, int]
     kept: tuple[float, int]
-    codes: Tensor  # of the quantised voxels
 
 
 @torch.no_grad()
 def compress_field(
     field: DirectVoxGO,
     classes: VoxelClasses,
-    quantizer: VectorQuantizer,
+    codebook: Tensor,
+    codes: Tensor,
     render: dict[str, Any],
-    like: CompressionRecord | None = None,
+    scales: Scales | None = None,
 ) -> CompressedGrids:
     """The compressed form of a fine field.
 
     Args:
         field: with a colour network.
         classes: of its voxels.
-        quantizer: whose codewords stand for the features of the quantised class. Nearest ones are looked up anew.
+        codebook: (K, C) codewords.
+        codes: numbers of the codewords that stand for the features of the quantised voxels, in their order.
         render: what rendering needs besides the field: ``near``, ``far``, ``stepsize``, ``background``.
-        like: how the field was compressed before. It then gives the same file again, which choosing anew would not.
+        scales: of an earlier compression of this very field, which then gives the same 8-bit numbers again; scales
+            chosen anew would differ a little.
     """
-    density, k0 = field.density.table()[:, 0], field.k0.table()
-    stored_density = quantize_int8(density[classes.non_prune], like and like.density)
-    kept = quantize_int8(k0[classes.keep], like and like.kept)
-    codes = quantizer.assign(k0[classes.vq]) if like is None else like.codes
+    stored_density = quantize_int8(field.density.table()[classes.non_prune, 0], scales and scales.density)
+    kept = quantize_int8(field.k0.table()[classes.keep], scales and scales.kept)
     return CompressedGrids(
         world_size=field.world_size,
         xyz_min=field.xyz_min.cpu(),
@@ -56,7 +55,7 @@ def compress_field(
         density=stored_density._replace(values=stored_density.values.cpu()),
         kept=kept._replace(values=kept.values.cpu()),
         codes=codes.cpu(),
-        codebook=quantizer.embed.half().cpu(),
+        codebook=codebook.half().cpu(),
         rgbnet={name: value.half().cpu() for name, value in field.rgbnet.state_dict().items()},
     )
 

@@ -31,7 +31,7 @@ from perception.studio.stages import (
 from projects.vqrf.classes import VoxelClasses, split_voxels
 from projects.vqrf.codebook import VectorQuantizer
 from projects.vqrf.compressed import CompressedGrids, group_indices, synchronise_groups
-from projects.vqrf.decode import CompressionRecord, compress_field, load_into
+from projects.vqrf.decode import Scales, compress_field, load_into
 from projects.vqrf.importance import importance_scores
 from projects.vqrf.settings import CoarseSettings, CompressionSettings, FineSettings
 from projects.vqrf.stages import (
@@ -294,21 +294,31 @@ class VqrfModel(RadianceModel):
 
     def _reformat(self) -> CompressedGrids:
         """Replace the field by what a file of it would decode to."""
-        codes = self.vq.assign(self.field.k0.table())
+        codes = self._nearest_codes()
         self.groups = group_indices(self.classes, codes, len(self.vq.embed))
-        compressed = compress_field(self.field, self.classes, self.vq, self.render_settings())
+        compressed = self._compressed(codes[self.classes.vq])
         load_into(self.field, compressed)
         return compressed
 
+    def _nearest_codes(self) -> Tensor:
+        """The codeword nearest to each voxel (V,); 0 for dropped voxels, unless they count in the codewords' means."""
+        features = self.field.k0.table()
+        if self.config.compression.sync_include_pruned:
+            return self.vq.assign(features)
+        codes = torch.zeros(len(features), dtype=torch.long, device=features.device)
+        codes[self.non_prune] = self.vq.assign(features[self.non_prune])
+        return codes
+
+    def _compressed(self, codes: Tensor, scales: Scales | None = None) -> CompressedGrids:
+        return compress_field(self.field, self.classes, self.vq.embed, codes, self.render_settings(), scales)
+
     def packed(self) -> CompressedGrids:
         """The field in its compressed form; of a finished run the one that its file holds."""
-        like = None
-        if len(self.quantization):
-            density_scale, density_zero, kept_scale, kept_zero = self.quantization.tolist()
-            like = CompressionRecord(
-                (density_scale, int(density_zero)), (kept_scale, int(kept_zero)), self.groups[self.classes.vq]
-            )
-        return compress_field(self.field, self.classes, self.vq, self.render_settings(), like)
+        if not len(self.quantization):
+            return self._compressed(self._nearest_codes()[self.classes.vq])
+        density_scale, density_zero, kept_scale, kept_zero = self.quantization.tolist()
+        scales = Scales((density_scale, int(density_zero)), (kept_scale, int(kept_zero)))
+        return self._compressed(self.groups[self.classes.vq], scales)
 
     def render_settings(self) -> dict:
         """What rendering needs to know besides the field."""

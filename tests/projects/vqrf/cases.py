@@ -38,4 +38,5 @@ def compressed_field(voxels=12**3, codebook_size=16, prune=0.99, keep=0.5) -> tu
     classes = split_voxels(scores, prune, keep)
     quantizer = VectorQuantizer(12, codebook_size, k_expire=4)
     quantizer.initialise(field.k0.table()[classes.vq], scores[classes.vq], steps=20, batch=200)
-    return field, compress_field(field, classes, quantizer, RENDER)
+    codes = quantizer.assign(field.k0.table()[classes.vq])
+    return field, compress_field(field, classes, quantizer.embed, codes, RENDER)

@@ -10,7 +10,7 @@ from perception.radiance.interpolation import splat
 from projects.vqrf.classes import VoxelClasses, importance_threshold, split_voxels
 from projects.vqrf.codebook import VectorQuantizer
 from projects.vqrf.compressed import decode_grids, group_indices, synchronise_groups
-from projects.vqrf.decode import compress_field, field_of, load_into
+from projects.vqrf.decode import Scales, compress_field, field_of, load_into
 from projects.vqrf.importance import importance_scores
 from projects.vqrf.quantization import quantize_int8
 from tests.projects.vqrf.cases import RENDER, compressed_field, fine_field
@@ -191,15 +191,12 @@ def test_mask_of_a_decoded_field_hides_nothing():
     torch.testing.assert_close(masked["rgb_marched"], field(rays_o, rays_d, viewdirs, near=0.5)["rgb_marched"])
 
 
-def test_compressing_again_gives_the_same_numbers_when_told_how():
-    from projects.vqrf.decode import CompressionRecord
-
+def test_compressing_again_with_the_same_scales_gives_the_same_numbers():
     field, compressed = compressed_field()
-    quantizer = VectorQuantizer(12, 16, k_expire=0)
-    quantizer.embed[:] = compressed.codebook.float()
     load_into(field, compressed)
-    record = CompressionRecord(tuple(compressed.density[1:]), tuple(compressed.kept[1:]), compressed.codes)
-    again = compress_field(field, compressed.classes, quantizer, RENDER, record)
+    scales = Scales(tuple(compressed.density[1:]), tuple(compressed.kept[1:]))
+    codebook = compressed.codebook.float()
+    again = compress_field(field, compressed.classes, codebook, compressed.codes, RENDER, scales)
     assert torch.equal(again.density.values, compressed.density.values)
     assert torch.equal(again.kept.values, compressed.kept.values)
-    assert torch.equal(again.codes, compressed.codes)
+    assert torch.equal(again.codebook, compressed.codebook)
