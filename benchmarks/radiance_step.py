@@ -32,6 +32,7 @@ from perception.studio.datamanager import unnormalised
 from projects.vqrf.config import vqrf_tiny
 
 NEAR, STEPSIZE = 2.0, 0.5
+LPIPS = "torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity"
 
 
 def trained(folder: Path, voxels: int, rays: int):
@@ -117,7 +118,7 @@ class Nerfacto:
         config = NerfactoModelConfig(implementation="torch")
         config.camera_optimizer.mode = "off"
         box = SceneBox(aabb=torch.tensor([[-1.5] * 3, [1.5] * 3]))
-        with mock.patch("nerfstudio.models.nerfacto.LearnedPerceptualImagePatchSimilarity", return_value=None):
+        with mock.patch(LPIPS, return_value=None):
             self.model = config.setup(scene_box=box, num_train_data=num_images)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-2)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perception.datasets.synthetic import radiance
+from perception.datasets.synthetic import radiance, raycasting
 from perception.datasets.synthetic.raycasting import Box, Scene, Sphere, Texture
 
 PARAMS = radiance.Params(num_train=3, num_val=1, num_test=2, size=32, num_objects=4)
@@ -77,6 +77,33 @@ def test_solids_are_hit_where_they_should():
         False,
         False,
     ]
+
+
+def test_views_agree_on_the_surface():
+    """A point seen in one view is, seen from another, either where it was or behind something nearer."""
+    scene, (one, two, _) = radiance.scene_of(PARAMS), radiance.cameras_of(PARAMS)["train"]
+    origins, directions = radiance.rays(one, 32, PARAMS.focal, np.full((1, 2), 0.5))
+    hits = scene.cast(origins, directions)
+    seen = np.isfinite(hits.parameter)
+    points = origins[seen] + hits.parameter[seen, None] * directions[seen]
+    towards = points - two[:3, 3]  # a parameter of 1 is the point itself
+    facing = (hits.normals[seen] * towards).sum(-1) < -1e-3
+    again = scene.cast(np.broadcast_to(two[:3, 3], towards.shape), towards)
+    assert (again.parameter[facing] < 1 + 1e-9).all()
+    shared = facing & (again.parameter > 1 - 1e-9)
+    assert shared.sum() > 50
+    np.testing.assert_allclose(again.normals[shared], hits.normals[seen][shared], atol=1e-9)
+    difference = np.abs(again.colours[shared] - hits.colours[seen][shared]).max(-1)
+    assert 0.01 < difference.max() <= raycasting.GLOSS + 1e-9  # only the gloss depends on the view
+
+
+def test_rays_are_independent_of_their_number(monkeypatch):
+    scene, pose = radiance.scene_of(PARAMS), radiance.cameras_of(PARAMS)["val"][0]
+    at_once = radiance.render(scene, pose, 32, PARAMS.focal)
+    monkeypatch.setattr(raycasting, "RAYS_AT_ONCE", 1000)  # does not divide the number of rays
+    for whole, parts in zip(at_once, radiance.render(scene, pose, 32, PARAMS.focal), strict=True):
+        np.testing.assert_array_equal(parts, whole)
+    assert scene.cast(np.zeros((0, 3)), np.zeros((0, 3))).colours.shape == (0, 3)
 
 
 def test_cameras_look_at_the_origin():

@@ -14,6 +14,7 @@ import numpy as np
 Colour = tuple[float, float, float]
 
 AMBIENT, DIFFUSE, GLOSS, SHININESS = 0.5, 0.5, 0.12, 10.0
+RAYS_AT_ONCE = 2**15  # a batch's arrays fit the processor's cache, and memory does not grow with the image
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,12 @@ class Scene:
 
     def cast(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
         """First hits of rays (N, 3) that start outside all solids."""
+        starts = range(0, max(len(origins), 1), RAYS_AT_ONCE)
+        batches = [slice(start, start + RAYS_AT_ONCE) for start in starts]
+        parts = [self._cast_batch(origins[batch], directions[batch]) for batch in batches]
+        return Hits(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def _cast_batch(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
         parameters = np.stack([solid.intersect(origins, directions) for solid in self.solids])  # (solids, N)
         nearest = parameters.argmin(0)
         parameter = parameters.min(0)
