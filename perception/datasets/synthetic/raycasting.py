@@ -14,7 +14,7 @@ import numpy as np
 Colour = tuple[float, float, float]
 
 AMBIENT, DIFFUSE, GLOSS, SHININESS = 0.5, 0.5, 0.12, 10.0
-RAYS_AT_ONCE = 2**15  # a batch's arrays fit the processor's cache, and memory does not grow with the image
+RAYS_AT_ONCE = 2**15  # temporary arrays of a batch fit the processor's cache, and do not grow with the image
 
 
 @dataclass(frozen=True)
