@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from torch import Tensor
 
@@ -21,6 +22,7 @@ PARSERS: dict[str, type[DataParserConfig]] = {
     "blender-data": BlenderDataParserConfig,
     "nsvf-data": NSVFDataParserConfig,
     "nerfstudio-data": NerfstudioDataParserConfig,
+    "colmap": ColmapDataParserConfig,
 }
 
 

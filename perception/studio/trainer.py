@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from perception.engine.memory import keep_freed_memory
@@ -31,6 +33,10 @@ class StudioTrainer(Trainer):
     config: StudioTrainerConfig
 
     def __init__(self, config: StudioTrainerConfig, local_rank: int = 0, world_size: int = 1):
+        if config.machine.device_type == "cuda" and not torch.cuda.is_available():
+            raise SceneError(
+                "there is no CUDA device here: add --machine.device-type cpu before the data parser's name"
+            )
         super().__init__(config, local_rank, world_size)
         if self.device == "cpu":
             keep_freed_memory()
@@ -70,9 +76,8 @@ class StudioTrainer(Trainer):
             self.checkpoint_dir = final_dir.parent / ".unfinished-checkpoint"
             self.config.save_only_latest_checkpoint = False
             super().save_checkpoint(step)
-            written = self.checkpoint_dir / name
-            os.replace(written, final_dir / name)
-            written.parent.rmdir()
+            os.replace(self.checkpoint_dir / name, final_dir / name)
+            shutil.rmtree(self.checkpoint_dir)  # with what a killed run may have left there
         finally:
             self.checkpoint_dir, self.config.save_only_latest_checkpoint = final_dir, only_latest
         if only_latest:

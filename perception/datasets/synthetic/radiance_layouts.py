@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 SPLIT_NUMBER = {"train": 0, "val": 1, "test": 2}
 
@@ -122,7 +123,42 @@ class Nerfstudio:
         _write_json(self.folder / "transforms.json", {**self.content, **splits})
 
 
-LAYOUTS: dict[str, type[Layout]] = {"blender": Blender, "nsvf": NSVF, "tanks": Tanks, "nerfstudio": Nerfstudio}
+class Colmap:
+    """COLMAP's text model in `colmap/sparse/0` and `images/*.png`; the points are the corners of the scene's box."""
+
+    def __init__(self, folder: Path, size: int, focal: float, bounds: np.ndarray):
+        self.folder, self.model = folder, folder / "colmap/sparse/0"
+        self.model.mkdir(parents=True)
+        centre = size / 2
+        camera = f"1 PINHOLE {size} {size} {float(focal)!r} {float(focal)!r} {centre} {centre}\n"
+        (self.model / "cameras.txt").write_text(camera)
+        corners = np.stack(np.meshgrid(*bounds.T, indexing="ij"), -1).reshape(-1, 3)
+        points = [f"{n} {x} {y} {z} 128 128 128 0.1\n" for n, (x, y, z) in enumerate(corners.tolist(), start=1)]
+        (self.model / "points3D.txt").write_text("".join(points))
+        self.lines: list[str] = []
+
+    def add(self, view: View) -> Path:
+        """Note a view; its image belongs at the path that is returned."""
+        world_to_camera = np.linalg.inv(view.pose @ np.diag([1, -1, -1, 1]))  # OpenCV axes
+        x, y, z, w = Rotation.from_matrix(world_to_camera[:3, :3]).as_quat().tolist()
+        translation = " ".join(map(repr, world_to_camera[:3, 3].tolist()))
+        name = f"{view.split}_{view.number:03d}.png"
+        # Each image has a second line with its key points: there are none.
+        self.lines.append(f"{len(self.lines) + 1} {w!r} {x!r} {y!r} {z!r} {translation} 1 {name}\n\n")
+        return self.folder / "images" / name
+
+    def finish(self) -> None:
+        """Write what lists all views."""
+        (self.model / "images.txt").write_text("".join(self.lines))
+
+
+LAYOUTS: dict[str, type[Layout]] = {
+    "blender": Blender,
+    "nsvf": NSVF,
+    "tanks": Tanks,
+    "nerfstudio": Nerfstudio,
+    "colmap": Colmap,
+}
 
 
 def _write_json(path: Path, content: dict) -> None:

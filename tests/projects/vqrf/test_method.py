@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
@@ -125,6 +126,33 @@ def test_nothing_left_to_train_is_said(finished, scene, tmp_path):
     config.load_dir = tmp_path
     with pytest.raises(SceneError, match="no checkpoint"):
         make_trainer(config)
+
+
+def test_without_a_gpu_the_remedy_is_said(scene, tmp_path, monkeypatch):
+    config = small_config(scene, tmp_path)
+    config.machine.device_type = "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SceneError, match="add --machine"):
+        make_trainer(config)
+
+
+def test_checkpoints_are_whole_or_absent(finished, scene, tmp_path, monkeypatch):
+    trainer = make_trainer(small_config(scene, tmp_path))
+    trainer.save_checkpoint(1)
+    save = torch.save
+
+    def killed(content, path):
+        save(content, path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.save_checkpoint(2)
+    assert [path.name for path in trainer.checkpoint_dir.iterdir()] == ["step-000000001.ckpt"]
+    monkeypatch.undo()
+    trainer.save_checkpoint(3)
+    assert [path.name for path in trainer.checkpoint_dir.iterdir()] == ["step-000000003.ckpt"]
+    assert not (trainer.base_dir / ".unfinished-checkpoint").exists()
 
 
 def test_evaluation_equals_that_in_the_run(finished):
@@ -265,12 +293,15 @@ def test_learns_and_loses_little(tmp_path):
     assert measure_split(finished.pipeline, "test")["psnr"] == pytest.approx(report["after"]["psnr"], rel=1e-7)
 
 
-@pytest.mark.parametrize("layout", ["nsvf", "tanks", "nerfstudio"])
+@pytest.mark.parametrize("layout", ["nsvf", "tanks", "nerfstudio", "colmap"])
 def test_other_layouts_train_and_render(layout, tmp_path):
     data = tmp_path / "scene"
     radiance.write(data, radiance.Params(num_train=8, num_val=1, num_test=1, size=24, num_objects=2, layout=layout))
     config = small_config(data, tmp_path, coarse=80)
-    parsers = {"nerfstudio": NerfstudioDataParserConfig(eval_mode="filename", load_3D_points=False)}
+    parsers = {
+        "nerfstudio": NerfstudioDataParserConfig(eval_mode="filename", load_3D_points=False),
+        "colmap": ColmapDataParserConfig(),
+    }
     config.pipeline.datamanager.dataparser = parsers.get(layout, NSVFDataParserConfig())
     run = train(config)
     report = json.loads((run.base_dir / "compression.json").read_text())
