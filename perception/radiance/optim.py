@@ -106,7 +106,7 @@ def _adam_where_gradient(
 ) -> None:
     """Gathers the rows (voxels) that have a gradient: a batch of rays touches few of them."""
     grad = _table(_laid_out_like(grad, parameter))  # (rows, C)
-    touched = (grad != 0).any(1).nonzero()[:, 0]
+    touched = grad.any(1).nonzero()[:, 0]
     every = len(touched) > DENSE_SHARE * len(grad)
     tables = [_table(tensor) for tensor in (parameter, mean, square)]
     old = tables if every else [table[touched] for table in tables]

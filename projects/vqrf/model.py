@@ -98,6 +98,11 @@ class VqrfModel(RadianceModel):
     def populate_modules(self) -> None:
         """An empty field in the scene's box, until the first step replaces it."""
         super().populate_modules()
+        shares = self.config.compression.importance_keep, self.config.compression.importance_prune
+        if not 0 <= shares[0] <= shares[1] <= 1:
+            raise SceneError(
+                f"importance-keep ({shares[0]}) must not exceed importance-prune ({shares[1]}), both in [0, 1]"
+            )
         self.schedule = self.config.schedule()
         low, high = self.scene_box.aabb.float()
         placeholder = make_fine(low, high, self.config.fine, align_corners=self.config.align_corners, num_voxels=64)
@@ -265,7 +270,10 @@ class VqrfModel(RadianceModel):
             scores = importance_scores(
                 self.field, views, near=self.near, stepsize=self.config.stepsize, on_rays=advance
             )
-        classes = split_voxels(scores, settings.importance_prune, settings.importance_keep)
+        try:
+            classes = split_voxels(scores, settings.importance_prune, settings.importance_keep)
+        except ValueError as error:
+            raise SceneError(f"{error}: check the poses and near/far, or train the fine stage for longer") from None
         self.importance, self.non_prune, self.keep = scores, classes.non_prune, classes.keep
         CONSOLE.log(
             f"Of {len(scores)} voxels {int(classes.non_prune.sum())} remain, "
@@ -281,11 +289,13 @@ class VqrfModel(RadianceModel):
                 generator=torch.Generator(features.device).manual_seed(manager.seed),
                 on_progress=advance,
             )
+        self._remember_pool()  # of the fine field, whose free space has not been cut to the remaining voxels yet
+        self._use_pool(stage)
+        network = {name: value.clone() for name, value in self.rgbnet.state_dict().items()}
         self._reformat()
+        self.rgbnet.load_state_dict(network)  # it is rounded to half precision only at the end
         for group in GROUPS:
             scale_learning_rate(self._run.optimizers, group, settings.lr_factor)
-        self._remember_pool()
-        self._use_pool(stage)
 
     @property
     def classes(self) -> VoxelClasses:

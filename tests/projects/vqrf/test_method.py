@@ -128,6 +128,13 @@ def test_nothing_left_to_train_is_said(finished, scene, tmp_path):
         make_trainer(config)
 
 
+def test_impossible_shares_are_said_at_once(scene, tmp_path):
+    config = small_config(scene, tmp_path)
+    config.pipeline.model.compression.importance_keep = 0.9999
+    with pytest.raises(SceneError, match="must not exceed importance-prune"):
+        make_trainer(config)
+
+
 def test_without_a_gpu_the_remedy_is_said(scene, tmp_path, monkeypatch):
     config = small_config(scene, tmp_path)
     config.machine.device_type = "cuda"
