@@ -1,8 +1,10 @@
 """Neighbours within a radius (PointNet++, arXiv:1706.02413)."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from perception.ops._backend import native
 from perception.ops._points import squared_distances
 
 __all__ = ["ball_query"]
@@ -23,14 +25,16 @@ def ball_query(points: Tensor, centres: Tensor, min_radius: float, max_radius: f
     Returns:
         Indices, int64 of shape :math:`(B, M, S)`; -1 throughout where no point is near.
     """
+    # Radii are squared in single precision, as the kernels do, so that borderline points fall on the same side.
+    low, high = _single_square(min_radius), _single_square(max_radius)
+    if native("ball_query", points, centres):
+        return torch.ops.perception.ball_query(points, centres, low, high, num_samples)
     batch, count = points.shape[:2]
     found = torch.full((batch, centres.shape[1], num_samples), -1, device=points.device)
     length = min(num_samples, count)
     if length == 0:
         return found
     order = torch.arange(count, device=points.device)
-    # Radii are squared in single precision, as the kernels do, so that borderline points fall on the same side.
-    low, high = (torch.tensor(r, dtype=torch.float32).square().item() for r in (min_radius, max_radius))
     for block, distance in squared_distances(centres, points):
         near = (distance == 0) | ((distance >= low) & (distance < high))
         first = torch.where(near, order, count).topk(length, largest=False, sorted=True).values
@@ -39,3 +43,8 @@ def ball_query(points: Tensor, centres: Tensor, min_radius: float, max_radius: f
         found[:, block] = first[..., :1]
         found[:, block, :length] = first
     return found
+
+
+def _single_square(radius: float) -> float:
+    single = np.float32(radius)
+    return float(single * single)

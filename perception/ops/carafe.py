@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perception.ops._backend import native
+
 __all__ = ["carafe"]
 
 
@@ -31,6 +33,8 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale
         raise ValueError(f"kernel_size must be odd, got {kernel_size}")
     if masks.shape != expected:
         raise ValueError(f"masks must have the shape {expected}, got {tuple(masks.shape)}")
+    if native("carafe", features, masks):
+        return torch.ops.perception.carafe(features, masks, kernel_size, groups, scale_factor)
     padded = F.pad(features, [kernel_size // 2] * 4)
     padded = padded.reshape(batch, groups, channels // groups, *padded.shape[2:])
     # An output pixel is (input pixel, place within it), so that no upsampled copy of the features is made.

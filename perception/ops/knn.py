@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from perception.ops._backend import native
 from perception.ops._points import squared_distances
 
 __all__ = ["knn"]
@@ -20,6 +21,8 @@ def knn(k: int, points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
         Squared distances and indices (int64), both of shape :math:`(B, M, k)`. Beyond N the distance is infinite and
         the index 0.
     """
+    if native("knn", points, centres):
+        return torch.ops.perception.knn(points, centres, k)
     batch, count = points.shape[:2]
     distances = points.new_full((batch, centres.shape[1], k), torch.inf)
     indices = torch.zeros(distances.shape, dtype=torch.long, device=points.device)

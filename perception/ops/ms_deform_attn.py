@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perception.ops._backend import native
 from perception.ops._dtype import as_float, zeros_in_graph
 
 __all__ = ["multi_scale_deformable_attention"]
@@ -22,7 +24,8 @@ def multi_scale_deformable_attention(
     :math:`\sum_{l,p} A_{mlqp}\, V_{ml}(\phi_l(\hat p_{mlqp}))` (Deformable DETR, arXiv:2010.04159, eq. 3).
     A location (0, 0) is the outer corner of the first pixel and (1, 1) that of the last one; what lies outside a map
     counts as zero. Half-precision values are sampled in float32, because a normalised location in half precision
-    cannot tell neighbouring pixels of a large map apart.
+    cannot tell neighbouring pixels of a large map apart. On CUDA the gradient of the values is summed by atomic
+    additions, whose order (so, the last digits) differs between runs.
 
     Args:
         value: projected features of all levels, flattened row by row and joined, of shape :math:`(B, S, M, D)` for
@@ -45,6 +48,9 @@ def multi_scale_deformable_attention(
     if sum(sizes) != length:
         raise ValueError(f"the levels {shapes} hold {sum(sizes)} positions, but value has {length}")
 
+    if native("ms_deform_attn", value, sampling_locations, attention_weights):
+        flat = [size for shape in shapes for size in shape]
+        return torch.ops.perception.ms_deform_attn(value, flat, sampling_locations, attention_weights)
     # One image per (batch, head), so that grid_sample serves all heads of a level at once.
     maps = as_float(value).permute(0, 2, 3, 1).reshape(batch * heads, dim, length)
     grid = (2 * sampling_locations.to(maps.dtype) - 1).transpose(1, 2).flatten(0, 1)  # (B M) Q L P 2

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from perception.ops._backend import native
 from perception.ops._dtype import round_to_dtype
 from perception.ops._pairs import extents, greedy_nms
 from perception.ops._polygons import rotated_box_corners
@@ -31,10 +32,12 @@ def nms_rotated(
         Indices of the kept boxes by falling score, int64 of shape :math:`(K,)`.
     """
     order = torch.sort(scores.detach(), descending=True, stable=True)[1]
+    threshold = round_to_dtype(iou_threshold, boxes.dtype)
+    if native("nms_rotated", boxes):
+        return torch.ops.perception.nms_rotated(boxes.detach(), order, labels, threshold, clockwise)
     ranked = boxes.detach()[order].double()
     if not clockwise:
         ranked = ranked * ranked.new_tensor([1, 1, 1, 1, -1])
-    threshold = round_to_dtype(iou_threshold, boxes.dtype)
 
     def exceeds(first: Tensor, second: Tensor) -> Tensor:
         return paired_iou_rotated(ranked[first], ranked[second]).to(boxes.dtype) > threshold

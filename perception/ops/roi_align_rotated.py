@@ -1,7 +1,9 @@
 """RoIAlign for rotated regions."""
 
+import torch
 from torch import Tensor
 
+from perception.ops._backend import native
 from perception.ops._dtype import as_float, zeros_in_graph
 from perception.ops._sampling import bilinear_taps, gather_weighted, roi_grids, sample_positions
 
@@ -19,7 +21,8 @@ def roi_align_rotated(
 ) -> Tensor:
     r"""Average of bilinear samples in each bin of each rotated region (RRPN, arXiv:1703.01086).
 
-    Differentiable by the features only.
+    Differentiable by the features only. On CUDA the gradient is summed by atomic additions, whose order (so, the last
+    digits) differs between runs.
 
     Args:
         features: maps of shape :math:`(B, C, H, W)`.
@@ -34,6 +37,10 @@ def roi_align_rotated(
     Returns:
         Tensor of shape :math:`(R, C, \text{rows}, \text{columns})`.
     """
+    if native("roi_align_rotated", features):
+        return torch.ops.perception.roi_align_rotated(
+            features, rois.detach(), *output_size, spatial_scale, sampling_ratio, aligned, clockwise
+        )
     values, rois = as_float(features), rois.detach()
     height, width = values.shape[2:]
     rows, columns = output_size

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from perception.ops._backend import native
 from perception.ops._points import squared_distances
 
 __all__ = ["three_nn"]
@@ -19,6 +20,8 @@ def three_nn(targets: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
         Squared distances and indices (int64), both of shape :math:`(B, N, 3)`. With fewer than three sources the
         distance is infinite and the index 0.
     """
+    if native("knn", sources, targets):
+        return torch.ops.perception.knn(sources, targets, 3)
     batch, count = targets.shape[0], sources.shape[1]
     distances = targets.new_full((batch, targets.shape[1], 3), torch.inf)
     indices = torch.zeros(distances.shape, dtype=torch.long, device=targets.device)

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perception.ops.trilinear import trilinear_scatter
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.grids import MaskGrid
-from perception.radiance.interpolation import splat
 from perception.radiance.sampling import sample_rays
 
 ViewRays = tuple[int, Tensor, Tensor, Tensor]
@@ -59,7 +59,7 @@ def count_views(field: DirectVoxGO, views: Views, *, near: float, stepsize: floa
         for _, rays_o, rays_d, _ in chunks:
             points = sample_rays(rays_o, rays_d, field.xyz_min, field.xyz_max, near=near, stepdist=stepdist).points
             ones = points.new_ones(len(points), 1)
-            seen += splat(ones, field.density.corners(points), num_voxels)[:, 0]
+            seen += trilinear_scatter(ones, field.density.corners(points))[:, 0]
         count += seen > 1
     return count.view(field.world_size)
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.radiance.interpolation import Corners, grid_corners, trilinear
+from perception.ops.sample_rays import round_half_away
+from perception.radiance.interpolation import VoxelCorners, grid_corners, trilinear
 
 
 def grid_resolution(xyz_min: Tensor, xyz_max: Tensor, num_voxels: int) -> tuple[Tensor, tuple[int, int, int]]:
@@ -64,7 +65,7 @@ class DenseGrid(nn.Module):
         """(X, Y, Z) voxels per axis."""
         return tuple(self.grid.shape[2:])
 
-    def corners(self, xyz: Tensor) -> Corners:
+    def corners(self, xyz: Tensor) -> VoxelCorners:
         """The voxels around points (M, 3), with which several grids of one shape can be read."""
         return grid_corners(xyz, self.xyz_min, self.xyz_max, self.world_size, align_corners=self.align_corners)
 
@@ -82,7 +83,7 @@ class DenseGrid(nn.Module):
         values = self._differentiable_in_points(points) if points.requires_grad else self.at(self.corners(points))
         return values.reshape(*xyz.shape[:-1], self.channels).squeeze(-1)
 
-    def at(self, corners: Corners) -> Tensor:
+    def at(self, corners: VoxelCorners) -> Tensor:
         """Values (M, C) at points whose corners are known."""
         return trilinear(self.grid, corners)
 
@@ -125,7 +126,7 @@ class MaskGrid(nn.Module):
 
     def forward(self, xyz: Tensor) -> Tensor:
         """Whether points (..., 3) lie in a cell that may hold something: bool (...), ``False`` outside the box."""
-        cell = _round_half_away(xyz * self.xyz2ijk_scale + self.xyz2ijk_shift)
+        cell = round_half_away(xyz * self.xyz2ijk_scale + self.xyz2ijk_shift)
         size = cell.new_tensor(self.mask.shape)
         inside = ((cell >= 0) & (cell < size)).all(-1)
         return self._look_up(self.mask, cell, size) & inside
@@ -136,7 +137,7 @@ class MaskGrid(nn.Module):
         A point outside the box is treated as the nearest one inside, so the answer holds for the part of the ball that
         is inside the box.
         """
-        cell = _round_half_away(xyz * self.xyz2ijk_scale + self.xyz2ijk_shift)
+        cell = round_half_away(xyz * self.xyz2ijk_scale + self.xyz2ijk_shift)
         return self._look_up(self._dilate(radius), cell, cell.new_tensor(self.mask.shape))
 
     @staticmethod
@@ -172,9 +173,3 @@ def _halving_steps(reach: int) -> list[int]:
     """Small window radii that sum to ``reach``: pooling in several small windows equals one large one."""
     window = 4
     return [window] * (reach // window) + ([reach % window] if reach % window else [])
-
-
-def _round_half_away(values: Tensor) -> Tensor:
-    """Round to the nearest integer, halves away from zero as C does (``torch.round`` takes the even one)."""
-    whole = values.trunc()
-    return whole + values.sign() * ((values - whole).abs() >= 0.5)

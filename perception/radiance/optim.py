@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-DENSE_SHARE = 0.5  # of touched rows above which gathering them costs more than updating all
+from perception.ops.masked_adam import laid_out_like, masked_adam_
 
 
 class MaskedAdam(torch.optim.Optimizer):
@@ -82,58 +82,17 @@ class MaskedAdam(torch.optim.Optimizer):
         step_size = group["lr"] * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
         for name in ("exp_avg", "exp_avg_sq"):
             # A checkpoint may have been written with another memory layout.
-            state[name] = _laid_out_like(state[name], parameter)
-        tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
-        if "per_voxel_lr" in state:
-            _adam(*tensors, step_size * state["per_voxel_lr"], group)
-        elif group["skip_zero_grad"]:
-            _adam_where_gradient(*tensors, step_size, group)
-        else:
-            _adam(*tensors, step_size, group)
-
-
-def _adam(
-    parameter: Tensor, grad: Tensor, mean: Tensor, square: Tensor, step_size: float | Tensor, group: dict
-) -> None:
-    beta1, beta2 = group["betas"]
-    mean.mul_(beta1).add_(grad, alpha=1 - beta1)
-    square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    parameter.sub_(mean / square.sqrt().add_(group["eps"]) * step_size)
-
-
-def _adam_where_gradient(
-    parameter: Tensor, grad: Tensor, mean: Tensor, square: Tensor, step_size: float, group: dict
-) -> None:
-    """Gathers the rows (voxels) that have a gradient: a batch of rays touches few of them."""
-    grad = _table(_laid_out_like(grad, parameter))  # (rows, C)
-    touched = grad.any(1).nonzero()[:, 0]
-    every = len(touched) > DENSE_SHARE * len(grad)
-    tables = [_table(tensor) for tensor in (parameter, mean, square)]
-    old = tables if every else [table[touched] for table in tables]
-    grad = grad if every else grad[touched]
-    new = [rows.clone() for rows in old]
-    _adam(new[0], grad, new[1], new[2], step_size, group)
-    for table, before, after in zip(tables, old, new):
-        rows = torch.where(grad != 0, after, before)
-        if every:
-            table.copy_(rows)
-        else:
-            table[touched] = rows
-
-
-def _laid_out_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """``tensor`` with the memory layout of ``like``: itself where it has it already, else a copy."""
-    return tensor.contiguous(memory_format=_memory_format(like))
-
-
-def _memory_format(tensor: Tensor) -> torch.memory_format:
-    if tensor.dim() == 5 and tensor.is_contiguous(memory_format=torch.channels_last_3d):
-        return torch.channels_last_3d
-    return torch.contiguous_format
-
-
-def _table(tensor: Tensor) -> Tensor:
-    """A view (rows, C) of voxels of a channels-last grid, of single entries (numel, 1) otherwise."""
-    if _memory_format(tensor) is torch.channels_last_3d:
-        return tensor.permute(0, 2, 3, 4, 1).view(-1, tensor.shape[1])
-    return tensor.view(-1, 1)
+            state[name] = laid_out_like(state[name], parameter)
+        scale = state.get("per_voxel_lr")
+        masked_adam_(
+            parameter,
+            parameter.grad,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            step_size=step_size,
+            beta1=beta1,
+            beta2=beta2,
+            eps=group["eps"],
+            skip_zero_grad=group["skip_zero_grad"] and scale is None,
+            scale=scale,
+        )

@@ -11,6 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from perception.ops._backend import native
+from perception.ops.sample_rays import ragged_range
+from perception.ops.sample_rays import sample_rays as _sample_rays
 from perception.radiance.grids import MaskGrid
 
 FAR = 1e9  # a ray's samples end where it leaves the box, however far that is
@@ -52,9 +55,7 @@ def sample_rays(
         near: smallest ray parameter, in units of ``|d|``.
         stepdist: distance between samples, world units.
     """
-    walk = _Walk(rays_o, rays_d, xyz_min, xyz_max, near, stepdist)
-    ray_id, step_id = _ragged_range(walk.count)
-    return walk.inside(ray_id, step_id)
+    return _Walk(rays_o, rays_d, xyz_min, xyz_max, near, stepdist).samples()
 
 
 @torch.no_grad()
@@ -63,11 +64,14 @@ def sample_occupied(
 ) -> RaySamples:
     """The samples of :func:`sample_rays` at which ``mask`` holds, without making the others.
 
-    Runs of 64, then of 8 samples are dropped when no marked cell is near them, so that time and memory follow the space
-    that is marked, with 1/64 of the cost of a sample for each step through free space.
+    The native kernel looks at every sample and stores those that stay. Without it, runs of 64, then of 8 samples are
+    dropped when no marked cell is near them, so that time and memory follow the space that is marked, with 1/64 of the
+    cost of a sample for each step through free space.
     """
     walk = _Walk(rays_o, rays_d, xyz_min, xyz_max, near, stepdist)
-    ray_id, run = _ragged_range(_ceil_div(walk.count, STRIDES[0]))
+    if native("sample_rays", walk.start, walk.unit, xyz_min, xyz_max):
+        return walk.samples(mask)
+    ray_id, run = ragged_range(_ceil_div(walk.count, STRIDES[0]))
     for stride, next_stride in zip(STRIDES, (*STRIDES[1:], 1)):
         middle = walk.points(ray_id, run * stride + (stride - 1) / 2)
         near_marked = mask.may_touch(middle, (stride - 1) / 2 * stepdist)
@@ -93,6 +97,13 @@ class _Walk:
         self.start = rays_o + rays_d * self.t_min[:, None]
         self.unit = rays_d / length[:, None]
 
+    def samples(self, mask: MaskGrid | None = None) -> RaySamples:
+        cells = () if mask is None else (mask.mask, mask.xyz2ijk_scale, mask.xyz2ijk_shift)
+        return RaySamples(
+            *_sample_rays(self.start, self.unit, self.count, self.xyz_min, self.xyz_max, self.stepdist, *cells),
+            self.t_min,
+        )
+
     def points(self, ray_id: Tensor, step: Tensor) -> Tensor:
         return self.start[ray_id] + self.unit[ray_id] * (step * self.stepdist)[:, None]
 
@@ -104,13 +115,6 @@ class _Walk:
 
 def _select(samples: RaySamples, keep: Tensor) -> RaySamples:
     return RaySamples(samples.points[keep], samples.ray_id[keep], samples.step_id[keep], samples.t_min)
-
-
-def _ragged_range(count: Tensor) -> tuple[Tensor, Tensor]:
-    """For counts (N,): the row of each of sum(count) elements, and its place 0, 1, ... in the row."""
-    row = torch.arange(len(count), device=count.device).repeat_interleave(count)
-    first = count.cumsum(0) - count
-    return row, torch.arange(len(row), device=count.device) - first[row]
 
 
 def _ceil_div(count: Tensor, divisor: int) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from perception.ops.total_variation import total_variation_add_grad_
+
 
 @torch.no_grad()
 def total_variation_add_grad(grid: Tensor, weight: float | Sequence[float], *, dense: bool = True) -> None:
@@ -25,12 +27,4 @@ def total_variation_add_grad(grid: Tensor, weight: float | Sequence[float], *, d
     if grid.grad is None:
         raise ValueError("total variation is added to an existing gradient: call backward first")
     weights = (weight,) * 3 if isinstance(weight, (int, float)) else tuple(weight)
-    addition = torch.zeros_like(grid)
-    for axis, axis_weight in zip((2, 3, 4), weights):
-        pull = grid.diff(dim=axis).clamp_(-1, 1).mul_(axis_weight / 6)
-        size = grid.shape[axis]
-        addition.narrow(axis, 1, size - 1).add_(pull)
-        addition.narrow(axis, 0, size - 1).sub_(pull)
-    if not dense:
-        addition.mul_(grid.grad != 0)
-    grid.grad.add_(addition)
+    total_variation_add_grad_(grid, grid.grad, weights, dense)

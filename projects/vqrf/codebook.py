@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-CHUNK = 8192  # vectors whose distances to all codewords are held at once
+from perception.ops.nearest_codeword import nearest_codeword
 
 
 class Assignment(NamedTuple):
@@ -61,9 +61,7 @@ class VectorQuantizer(nn.Module):
 
     def assign(self, vectors: Tensor) -> Tensor:
         """Number (n,) of the codeword nearest to each vector (n, C); of equally near ones the lowest."""
-        if not len(vectors):
-            return torch.zeros(0, dtype=torch.long, device=vectors.device)
-        return torch.cat([torch.cdist(part, self.embed).argmin(1) for part in vectors.split(CHUNK)])
+        return nearest_codeword(vectors, self.embed)
 
     def forward(self, vectors: Tensor, weights: Tensor | None = None) -> Assignment:
         """Quantise vectors (n, C); in training also learn from them, weighted with ``weights`` (n,).

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.dvgo_stages import Views
-from perception.radiance.interpolation import splat
+from perception.ops.trilinear import trilinear_scatter
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def importance_scores(
     scores = torch.zeros(num_voxels, device=field.xyz_min.device)
     for _, rays_o, rays_d, _ in views:
         corners, weights = field.ray_weights(rays_o, rays_d, near=near, stepsize=stepsize)
-        scores += splat(weights[:, None], corners, num_voxels)[:, 0]
+        scores += trilinear_scatter(weights[:, None], corners)[:, 0]
         if on_rays is not None:
             on_rays(len(rays_o))
     return scores

@@ -294,7 +294,7 @@ def test_differentiable_rotated_iou():
     expected = box_iou_rotated(first, second, aligned=True)
     theirs = mmcv.ops.diff_iou_rotated_2d(first[None], second[None])[0]
     torch.testing.assert_close(theirs, expected, atol=1e-4, rtol=1e-3)
-    assert (expected > 0).sum() > 5
+    assert (expected > 1e-3).sum() >= 4
 
     def gradient(function, overlapping):
         leaf = first[overlapping].clone().requires_grad_()

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from perception.ops.trilinear import trilinear_scatter
 from perception.radiance.grids import DenseGrid
-from perception.radiance.interpolation import grid_corners, splat, trilinear
+from perception.radiance.interpolation import grid_corners, trilinear
 
 LOW, HIGH = torch.tensor([-1.0, -2.0, 0.5]), torch.tensor([1.5, 0.0, 2.0])
 
@@ -51,7 +52,7 @@ def test_splat_is_the_transpose_of_reading():
     shape = (4, 3, 5)
     grid, values = torch.randn(1, 2, *shape), torch.randn(50, 2)
     corners = grid_corners(points(50), LOW, HIGH, shape, align_corners=True)
-    read, spread = trilinear(grid, corners), splat(values, corners, 60)
+    read, spread = trilinear(grid, corners), trilinear_scatter(values, corners)
     torch.testing.assert_close((read * values).sum(), (spread * grid.permute(0, 2, 3, 4, 1).reshape(60, 2)).sum())
 
 

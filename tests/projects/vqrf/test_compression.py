@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from perception.radiance.interpolation import splat
+from perception.ops.trilinear import trilinear_scatter
 from projects.vqrf.classes import VoxelClasses, importance_threshold, split_voxels
 from projects.vqrf.codebook import VectorQuantizer
 from projects.vqrf.compressed import decode_grids, group_indices, synchronise_groups
@@ -132,7 +132,7 @@ def test_importance_is_the_sum_of_splatted_weights():
     scores = importance_scores(field, views, near=0.2, stepsize=0.5)
     corners, weights = field.ray_weights(rays_o, rays_d, near=0.2, stepsize=0.5)
     assert float(scores.min()) >= 0
-    torch.testing.assert_close(scores, splat(weights[:, None], corners, len(scores))[:, 0])
+    torch.testing.assert_close(scores, trilinear_scatter(weights[:, None], corners)[:, 0])
     inside = corners.weight.sum(1) > 1 - 1e-5
     torch.testing.assert_close(scores.sum(), weights[inside].sum() + (corners.weight.sum(1) * weights)[~inside].sum())
     assert float(scores.sum()) == pytest.approx(float(weights.sum()), rel=0.05)

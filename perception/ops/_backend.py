@@ -1,0 +1,174 @@
+"""The only place that chooses between an operator's torch reference and its native kernel.
+
+``make ops`` compiles ``csrc`` into ``_build/perception_ops.so``; without it, and where an operator has no kernel for a
+device or type, the reference runs. The environment variable ``PERCEPTION_OPS`` forces one: ``reference`` never loads
+the library, ``native`` makes a missing library an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCES = Path(__file__).parent / "csrc"
+MODES = ("auto", "native", "reference")
+_DEFAULT_FOLDER = Path(__file__).parent / "_build"
+LIBRARY, MANIFEST = "perception_ops.so", "perception_ops.json"
+_CAPABILITIES = ("DEFAULT", "AVX2", "AVX512")  # each includes those before it
+
+_logger = logging.getLogger("perception.ops")
+
+_FULL = frozenset({torch.float32, torch.float64})
+_HALF = frozenset({torch.float16, torch.bfloat16})
+_WITH_HALF = _FULL | _HALF
+
+# Operators that have native kernels, and the types of their floating-point inputs.
+KERNELS: dict[str, frozenset[torch.dtype]] = {
+    "alphas_to_weights": _FULL,
+    "ball_query": _FULL,
+    "box_iou_rotated": _FULL,
+    "carafe": _WITH_HALF,
+    "furthest_point_sample": _FULL,
+    "hash_grid": _FULL,
+    "knn": _FULL,
+    "masked_adam_": _FULL,
+    "masked_rmsprop_": _FULL,
+    "ms_deform_attn": _WITH_HALF,
+    "nms_rotated": _FULL,
+    "roi_align_rotated": _WITH_HALF,
+    "sample_rays": _FULL,
+    "total_variation_add_grad_": _FULL,
+    "trilinear_gather": _FULL,
+    "trilinear_scatter": _FULL,
+}
+
+
+class Unavailable(RuntimeError):
+    """Native kernels were asked for and cannot be had; the message says why."""
+
+
+def native(name: str, *tensors: Tensor) -> bool:
+    """Whether the operator ``name`` is to run its native kernel on these (floating-point) tensors.
+
+    Raises:
+        Unavailable: ``PERCEPTION_OPS=native``, and the library could not be loaded.
+    """
+    if _mode == "reference":
+        return False
+    if not _devices:
+        if _mode == "native":
+            raise Unavailable(f"PERCEPTION_OPS=native, but {_reason}")
+        return False
+    first = tensors[0].device.type
+    if first not in _devices:
+        return False
+    return all(tensor.device.type == first and tensor.dtype in KERNELS[name] for tensor in tensors)
+
+
+@contextlib.contextmanager
+def use(mode: str) -> Iterator[None]:
+    """Force ``"native"`` or ``"reference"`` kernels within a block (``"auto"``: the default), for tests and timings."""
+    global _mode
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    before, _mode = _mode, mode
+    try:
+        yield
+    finally:
+        _mode = before
+
+
+def devices() -> frozenset[str]:
+    """Device types with native kernels: none, {"cpu"} or {"cpu", "cuda"}."""
+    return _devices
+
+
+def reason() -> str:
+    """Why native kernels run or not, in a clause."""
+    return _reason
+
+
+def build_folder() -> Path:
+    """Where the compiled library is: ``PERCEPTION_OPS_BUILD``, or beside this file."""
+    return Path(os.environ.get("PERCEPTION_OPS_BUILD") or _DEFAULT_FOLDER)
+
+
+def source_digest() -> str:
+    """Changes when any source of the library does."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.rglob("*")):
+        if path.suffix in (".cpp", ".cu", ".h"):
+            digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def manifest(library: Path, cuda: bool) -> dict[str, object]:
+    """What is stored beside a library so that it is loaded only where it fits."""
+    return {
+        "torch": torch.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": cuda,
+        "sources": source_digest(),
+        "library": hashlib.sha256(library.read_bytes()).hexdigest(),
+    }
+
+
+def _misfit(library: Path) -> str:
+    """Why a library that is there must not be loaded (a damaged one can kill the process); empty if it may be."""
+    try:
+        stored = json.loads(library.with_name(MANIFEST).read_text())
+        stored = {key: stored[key] for key in ("torch", "capability", "sources", "library")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return "has no readable manifest"
+    if stored["torch"] != torch.__version__:
+        return f"was built for torch {stored['torch']}, and this is {torch.__version__}"
+    here = torch.backends.cpu.get_cpu_capability()
+    known = stored["capability"] in _CAPABILITIES and here in _CAPABILITIES
+    if stored["capability"] != here and not (
+        known and _CAPABILITIES.index(stored["capability"]) < _CAPABILITIES.index(here)
+    ):
+        return f"was built for a processor with {stored['capability']}, and this one has {here}"
+    if stored["sources"] != source_digest():
+        return "is older than its sources"
+    if stored["library"] != hashlib.sha256(library.read_bytes()).hexdigest():
+        return "is damaged"
+    return ""
+
+
+def _load() -> tuple[frozenset[str], str]:
+    """Device types that the library serves, and why."""
+    library = build_folder() / LIBRARY
+    if not library.is_file():
+        return frozenset(), "the library has not been built: run `make ops` or `python -m perception.ops.build`"
+    problem = _misfit(library)
+    if not problem:
+        try:
+            torch.ops.load_library(library)
+            from perception.ops import _native
+
+            _native.register()
+            cuda = bool(json.loads(library.with_name(MANIFEST).read_text())["cuda"])
+        except (OSError, RuntimeError, AttributeError) as error:
+            problem = f"cannot be loaded ({str(error).splitlines()[0]})"
+    if problem:
+        sentence = f"the native library {problem}: build it again with `make ops`"
+        _logger.warning("perception.ops runs its torch references, because %s", sentence)
+        return frozenset(), sentence
+    return frozenset({"cpu", "cuda"} if cuda else {"cpu"}), f"{library} fits torch {torch.__version__}"
+
+
+_mode = os.environ.get("PERCEPTION_OPS", "").strip().lower() or "auto"
+if _mode not in MODES:
+    raise ValueError(f"PERCEPTION_OPS must be one of {', '.join(MODES)}, not {_mode!r}")
+if _mode == "reference":
+    _devices, _reason = frozenset(), "PERCEPTION_OPS=reference"
+else:
+    _devices, _reason = _load()

@@ -1,0 +1,333 @@
+#include "../voxels.h"
+
+#include "../layout.h"
+#include "common.h"
+
+namespace perception {
+namespace {
+
+std::array<int64_t, 3> read_grid_shape(at::IntArrayRef shape) {
+  TORCH_CHECK(shape.size() == 3, "shape must have three numbers, got ", shape);
+  return {shape[0], shape[1], shape[2]};
+}
+
+Tensor trilinear_gather(const Tensor& table, const Tensor& position, at::IntArrayRef shape) {
+  const auto size = read_grid_shape(shape);
+  const int64_t count = position.size(0), channels = table.size(1);
+  TORCH_CHECK(table.size(0) == size[0] * size[1] * size[2], "table must have a row per voxel of ", shape);
+  const Tensor rows = table.contiguous(), places = as_type(position, table.scalar_type());
+  Tensor values = at::zeros({count, channels}, table.options());
+  AT_DISPATCH_FLOATING_TYPES(table.scalar_type(), "trilinear_gather", [&] {
+    const scalar_t* in = rows.const_data_ptr<scalar_t>();
+    const scalar_t* place = places.const_data_ptr<scalar_t>();
+    scalar_t* out = values.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, count, grain(8 * channels + 40), [&](int64_t begin, int64_t end) {
+      VoxelCorners<scalar_t> corners;
+      for (int64_t i = begin; i < end; ++i) {
+        corners.set(place + 3 * i, size.data());
+        for (int k = 0; k < 8; ++k) {
+          if (corners.row[k] >= 0) {
+            add_scaled(out + i * channels, in + corners.row[k] * channels, corners.weight[k], channels);
+          }
+        }
+      }
+    });
+  });
+  return values;
+}
+
+// Threads own ranges of voxels and pass over all points, so that sums have one order and need no atomics.
+Tensor trilinear_scatter(const Tensor& values, const Tensor& position, at::IntArrayRef shape) {
+  const auto size = read_grid_shape(shape);
+  const int64_t count = position.size(0), channels = values.size(1), voxels = size[0] * size[1] * size[2];
+  const Tensor rows = values.contiguous(), places = as_type(position, values.scalar_type());
+  Tensor table = at::zeros({voxels, channels}, values.options());
+  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "trilinear_scatter", [&] {
+    const scalar_t* in = rows.const_data_ptr<scalar_t>();
+    const scalar_t* place = places.const_data_ptr<scalar_t>();
+    scalar_t* out = table.mutable_data_ptr<scalar_t>();
+    // Ranges are bounded so that the points are not read once per thread of a large machine.
+    const int64_t share = std::max<int64_t>((voxels + 7) / 8, kTaskSize);
+    at::parallel_for(0, voxels, share, [&](int64_t begin, int64_t end) {
+      VoxelCorners<scalar_t> corners;
+      for (int64_t i = 0; i < count; ++i) {
+        corners.set(place + 3 * i, size.data());
+        for (int k = 0; k < 8; ++k) {
+          if (corners.row[k] >= begin && corners.row[k] < end) {
+            add_scaled(out + corners.row[k] * channels, in + i * channels, corners.weight[k], channels);
+          }
+        }
+      }
+    });
+  });
+  return table;
+}
+
+// grid (1, C, X, Y, Z) and grad in any layout.
+void total_variation_add_grad_(
+    const Tensor& grid, Tensor& grad, double weight_x, double weight_y, double weight_z, bool dense) {
+  TORCH_CHECK(grid.dim() == 5 && grid.size(0) == 1, "grid must have the shape (1, C, X, Y, Z), got ", grid.sizes());
+  TORCH_CHECK(grid.sizes() == grad.sizes(), "grid and gradient must have one shape");
+  const int64_t channels = grid.size(1), size[3] = {grid.size(2), grid.size(3), grid.size(4)};
+  const int64_t from[3] = {grid.stride(2), grid.stride(3), grid.stride(4)};
+  const int64_t to[3] = {grad.stride(2), grad.stride(3), grad.stride(4)};
+  const bool last = grid.stride(1) == 1;
+  AT_DISPATCH_FLOATING_TYPES(grid.scalar_type(), "total_variation_add_grad_", [&] {
+    const scalar_t* values = grid.const_data_ptr<scalar_t>();
+    scalar_t* out = grad.mutable_data_ptr<scalar_t>();
+    const scalar_t weights[3] = {scalar_t(weight_x / 6), scalar_t(weight_y / 6), scalar_t(weight_z / 6)};
+    const int64_t lines = size[0] * size[1] * (last ? 1 : channels);
+    at::parallel_for(0, lines, grain(12 * size[2] * (last ? channels : 1)), [&](int64_t begin, int64_t end) {
+      for (int64_t line = begin; line < end; ++line) {
+        const int64_t xy = line % (size[0] * size[1]), x = xy / size[1], y = xy % size[1];
+        const int64_t first = last ? 0 : line / (size[0] * size[1]), after = last ? channels : first + 1;
+        for (int64_t z = 0; z < size[2]; ++z) {
+          const int64_t place[3] = {x, y, z};
+          for (int64_t c = first; c < after; ++c) {
+            const scalar_t* v = values + c * grid.stride(1) + x * from[0] + y * from[1] + z * from[2];
+            scalar_t* g = out + c * grad.stride(1) + x * to[0] + y * to[1] + z * to[2];
+            if (!dense && *g == 0) {
+              continue;
+            }
+            scalar_t sum = 0;
+            for (int axis = 0; axis < 3; ++axis) {
+              if (place[axis] > 0) {
+                sum += weights[axis] * clamp_difference(*v - v[-from[axis]]);
+              }
+              if (place[axis] + 1 < size[axis]) {
+                sum += weights[axis] * clamp_difference(*v - v[from[axis]]);
+              }
+            }
+            *g += sum;
+          }
+        }
+      }
+    });
+  });
+}
+
+template <typename T>
+struct Adam {
+  T beta1, beta2, rest1, rest2, eps, step;
+  bool skip_zero_grad;
+
+  void run(
+      T* __restrict__ p, const T* __restrict__ g, T* __restrict__ m, T* __restrict__ v, const T* __restrict__ scale,
+      int64_t count) const {
+    if (skip_zero_grad) { // most of a grid has no gradient, and then the rest need not be read
+      int any = 0;
+#pragma omp simd reduction(| : any)
+      for (int64_t i = 0; i < count; ++i) {
+        any |= g[i] != 0;
+      }
+      if (!any) {
+        return;
+      }
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+      const bool update = !skip_zero_grad || g[i] != 0;
+      const T mean = multiply_add(rest1, g[i], beta1 * m[i]);
+      const T square = multiply_add(rest2 * g[i], g[i], beta2 * v[i]);
+      const T change = mean / (std::sqrt(square) + eps) * (scale ? step * scale[i] : step);
+      m[i] = update ? mean : m[i];
+      v[i] = update ? square : v[i];
+      p[i] = update ? p[i] - change : p[i];
+    }
+  }
+};
+
+void masked_adam_(
+    Tensor& parameter,
+    const Tensor& grad,
+    Tensor& exp_avg,
+    Tensor& exp_avg_sq,
+    const std::optional<Tensor>& scale,
+    double step_size,
+    double beta1,
+    double beta2,
+    double eps,
+    bool skip_zero_grad) {
+  check_layout(parameter, {grad, exp_avg, exp_avg_sq});
+  if (scale.has_value()) {
+    check_layout(parameter, {*scale});
+  }
+  AT_DISPATCH_FLOATING_TYPES(parameter.scalar_type(), "masked_adam_", [&] {
+    scalar_t* p = parameter.mutable_data_ptr<scalar_t>();
+    const scalar_t* g = grad.const_data_ptr<scalar_t>();
+    scalar_t* m = exp_avg.mutable_data_ptr<scalar_t>();
+    scalar_t* v = exp_avg_sq.mutable_data_ptr<scalar_t>();
+    const scalar_t* s = scale.has_value() ? scale->const_data_ptr<scalar_t>() : nullptr;
+    const Adam<scalar_t> adam{
+        scalar_t(beta1), scalar_t(beta2), scalar_t(1 - beta1), scalar_t(1 - beta2),
+        scalar_t(eps),   scalar_t(step_size), skip_zero_grad};
+    constexpr int64_t kRun = 64;
+    at::parallel_for(0, parameter.numel(), kTaskSize, [&](int64_t begin, int64_t end) {
+      for (int64_t start = begin; start < end; start += kRun) {
+        const int64_t stop = std::min(start + kRun, end);
+        adam.run(p + start, g + start, m + start, v + start, s ? s + start : nullptr, stop - start);
+      }
+    });
+  });
+}
+
+// parameter, grad and square_avg are (V, C), mask is (V,) bool.
+void masked_rmsprop_(
+    Tensor& parameter,
+    const Tensor& grad,
+    Tensor& square_avg,
+    const Tensor& mask,
+    double lr,
+    double beta,
+    double eps) {
+  TORCH_CHECK(parameter.dim() == 2 && parameter.is_contiguous(), "parameter must be a contiguous matrix");
+  check_layout(parameter, {grad, square_avg});
+  const int64_t rows = parameter.size(0), channels = parameter.size(1);
+  TORCH_CHECK(mask.scalar_type() == at::kBool && mask.numel() == rows, "mask must hold a bool per row");
+  const Tensor marks = mask.contiguous();
+  AT_DISPATCH_FLOATING_TYPES(parameter.scalar_type(), "masked_rmsprop_", [&] {
+    scalar_t* p = parameter.mutable_data_ptr<scalar_t>();
+    const scalar_t* g = grad.const_data_ptr<scalar_t>();
+    scalar_t* v = square_avg.mutable_data_ptr<scalar_t>();
+    const bool* marked = marks.const_data_ptr<bool>();
+    const scalar_t keep = beta, rest = 1 - beta, e = eps, rate = lr;
+    at::parallel_for(0, rows, grain(4 * channels), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        if (!marked[row]) {
+          continue;
+        }
+        for (int64_t i = row * channels; i < (row + 1) * channels; ++i) {
+          const scalar_t square = g[i] * g[i];
+          const scalar_t mean = v[i] == 0 ? square : multiply_add(rest, square, keep * v[i]);
+          v[i] = mean;
+          p[i] -= rate * g[i] / (std::sqrt(mean) + e);
+        }
+      }
+    });
+  });
+}
+
+std::vector<HashLevel> read_hash_levels(
+    const Tensor& params, at::IntArrayRef offsets, at::IntArrayRef resolutions, at::ArrayRef<double> scales) {
+  TORCH_CHECK(
+      offsets.size() == resolutions.size() + 1 && scales.size() == resolutions.size(),
+      "a grid of L levels has L + 1 offsets, L resolutions and L scales");
+  TORCH_CHECK(params.dim() == 2 && params.size(0) == offsets.back(), "params must have a row per entry");
+  std::vector<HashLevel> levels;
+  for (size_t i = 0; i < resolutions.size(); ++i) {
+    levels.push_back({offsets[i], offsets[i + 1] - offsets[i], resolutions[i], float(scales[i])});
+    TORCH_CHECK(levels.back().size > 0, "level ", i, " has no entries");
+  }
+  return levels;
+}
+
+// A task takes a run of points through all levels, level by level, so that one table at a time fills the cache.
+Tensor hash_grid(
+    const Tensor& positions,
+    const Tensor& params,
+    at::IntArrayRef offsets,
+    at::IntArrayRef resolutions,
+    at::ArrayRef<double> scales) {
+  const auto levels = read_hash_levels(params, offsets, resolutions, scales);
+  const int64_t count = positions.size(0), features = params.size(1), width = int64_t(levels.size()) * features;
+  const Tensor table = params.contiguous(), places = as_type(positions, params.scalar_type());
+  Tensor encoded = at::zeros({count, width}, params.options());
+  AT_DISPATCH_FLOATING_TYPES(params.scalar_type(), "hash_grid", [&] {
+    const scalar_t* in = table.const_data_ptr<scalar_t>();
+    const scalar_t* place = places.const_data_ptr<scalar_t>();
+    scalar_t* out = encoded.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, count, grain(60 * int64_t(levels.size())), [&](int64_t begin, int64_t end) {
+      HashCorners<scalar_t> corners;
+      for (size_t level = 0; level < levels.size(); ++level) {
+        for (int64_t i = begin; i < end; ++i) {
+          corners.set(place + 3 * i, levels[level]);
+          scalar_t* sum = out + i * width + level * features;
+          for (int k = 0; k < 8; ++k) {
+            const scalar_t weight = corners.weight(k);
+            for (int64_t f = 0; f < features; ++f) {
+              sum[f] = multiply_add(weight, in[corners.entry[k] * features + f], sum[f]);
+            }
+          }
+        }
+      }
+    });
+  });
+  return encoded;
+}
+
+// By the parameters: a task is a level, whose entries no other touches. By the positions: a task is a run of points.
+std::tuple<Tensor, Tensor> hash_grid_backward(
+    const Tensor& grad,
+    const Tensor& positions,
+    const Tensor& params,
+    at::IntArrayRef offsets,
+    at::IntArrayRef resolutions,
+    at::ArrayRef<double> scales,
+    bool to_positions,
+    bool to_params) {
+  const auto levels = read_hash_levels(params, offsets, resolutions, scales);
+  const int64_t count = positions.size(0), features = params.size(1), width = int64_t(levels.size()) * features;
+  const Tensor table = params.contiguous(), places = as_type(positions, params.scalar_type()),
+               pulls = as_type(grad, params.scalar_type());
+  Tensor grad_positions = at::zeros({to_positions ? count : 0, 3}, params.options());
+  Tensor grad_params = at::zeros({to_params ? params.size(0) : 0, features}, params.options());
+  AT_DISPATCH_FLOATING_TYPES(params.scalar_type(), "hash_grid_backward", [&] {
+    const scalar_t* in = table.const_data_ptr<scalar_t>();
+    const scalar_t* place = places.const_data_ptr<scalar_t>();
+    const scalar_t* pull = pulls.const_data_ptr<scalar_t>();
+    scalar_t* out_positions = grad_positions.mutable_data_ptr<scalar_t>();
+    scalar_t* out_params = grad_params.mutable_data_ptr<scalar_t>();
+    if (to_params) {
+      at::parallel_for(0, levels.size(), 1, [&](int64_t begin, int64_t end) {
+        HashCorners<scalar_t> corners;
+        for (int64_t level = begin; level < end; ++level) {
+          for (int64_t i = 0; i < count; ++i) {
+            corners.set(place + 3 * i, levels[level]);
+            const scalar_t* g = pull + i * width + level * features;
+            for (int k = 0; k < 8; ++k) {
+              const scalar_t weight = corners.weight(k);
+              for (int64_t f = 0; f < features; ++f) {
+                scalar_t& sum = out_params[corners.entry[k] * features + f];
+                sum = multiply_add(weight, g[f], sum);
+              }
+            }
+          }
+        }
+      });
+    }
+    if (to_positions) {
+      at::parallel_for(0, count, grain(100 * int64_t(levels.size())), [&](int64_t begin, int64_t end) {
+        HashCorners<scalar_t> corners;
+        for (size_t level = 0; level < levels.size(); ++level) {
+          for (int64_t i = begin; i < end; ++i) {
+            corners.set(place + 3 * i, levels[level]);
+            const scalar_t* g = pull + i * width + level * features;
+            for (int k = 0; k < 8; ++k) {
+              scalar_t match = 0;
+              for (int64_t f = 0; f < features; ++f) {
+                match += g[f] * in[corners.entry[k] * features + f];
+              }
+              for (int axis = 0; axis < 3; ++axis) {
+                out_positions[3 * i + axis] += match * corners.slope(k, axis) * scalar_t(levels[level].scale);
+              }
+            }
+          }
+        }
+      });
+    }
+  });
+  return {grad_positions, grad_params};
+}
+
+PERCEPTION_CPU_KERNELS(m) {
+  m.impl("trilinear_gather", trilinear_gather);
+  m.impl("trilinear_scatter", trilinear_scatter);
+  m.impl("total_variation_add_grad_", total_variation_add_grad_);
+  m.impl("masked_adam_", masked_adam_);
+  m.impl("masked_rmsprop_", masked_rmsprop_);
+  m.impl("hash_grid", hash_grid);
+  m.impl("hash_grid_backward", hash_grid_backward);
+}
+
+} // namespace
+} // namespace perception

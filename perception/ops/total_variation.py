@@ -1,0 +1,40 @@
+"""Gradient of the total variation of a voxel grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from perception.ops._backend import native
+
+__all__ = ["total_variation_add_grad_"]
+
+
+@torch.no_grad()
+def total_variation_add_grad_(
+    grid: Tensor, grad: Tensor, weights: tuple[float, float, float], dense: bool = True
+) -> None:
+    r"""Add the gradient of a Huber-like total variation to a gradient, in place.
+
+    Every voxel v receives ``weight / 6 * clamp(v - u, -1, 1)`` for each neighbour u along an axis (DirectVoxGO,
+    arXiv:2111.11215).
+
+    Args:
+        grid: of shape :math:`(1, C, X, Y, Z)`.
+        grad: added to, of the same shape.
+        weights: for differences along x, y and z.
+        dense: add to all entries; otherwise only to those whose gradient is not 0.
+    """
+    if native("total_variation_add_grad_", grid, grad):
+        torch.ops.perception.total_variation_add_grad_(grid, grad, *weights, dense)
+        return
+    addition = torch.zeros_like(grid)
+    for axis, weight in zip((2, 3, 4), weights):
+        pull = grid.diff(dim=axis).clamp_(-1, 1).mul_(weight / 6)
+        size = grid.shape[axis]
+        if size > 1:
+            addition.narrow(axis, 1, size - 1).add_(pull)
+            addition.narrow(axis, 0, size - 1).sub_(pull)
+    if not dense:
+        addition.mul_(grad != 0)
+    grad.add_(addition)
