@@ -103,11 +103,15 @@ def build_folder() -> Path:
 
 def source_digest() -> str:
     """Changes when any source of the library does."""
-    digest = hashlib.sha256()
-    for path in sorted(SOURCES.rglob("*")):
-        if path.suffix in (".cpp", ".cu", ".h"):
-            digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    return digest(sorted(path for path in SOURCES.rglob("*") if path.suffix in (".cpp", ".cu", ".h")))
+
+
+def digest(sources: list[Path]) -> str:
+    """Changes when any of these sources does."""
+    state = hashlib.sha256()
+    for path in sources:
+        state.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
+    return state.hexdigest()
 
 
 def manifest(library: Path, cuda: bool) -> dict[str, object]:

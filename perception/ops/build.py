@@ -90,12 +90,15 @@ def compile_all(
         BuildError: a compiler is missing or fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = _backend.source_digest()
+    headers = _backend.digest(sorted(_backend.SOURCES.rglob("*.h")))
 
     def one(source: Path) -> Path:
         target = folder / (f"{source.parent.name}_{source.stem}.o")
         command = [*_compiler(source, emulate), "-c", str(source), "-o", str(target) + ".part"]
-        note, stamp = target.with_suffix(".json"), json.dumps([command, torch.__version__, state])
+        note, stamp = (
+            target.with_suffix(".json"),
+            json.dumps([command, torch.__version__, headers, _backend.digest([source])]),
+        )
         if not (target.is_file() and note.is_file() and note.read_text() == stamp):
             note.unlink(missing_ok=True)
             _run(command, verbose)

@@ -59,6 +59,7 @@ def multi_scale_deformable_attention(
     output = zeros_in_graph(maps, batch * heads, dim, queries)
     for level, ((height, width), level_maps) in enumerate(zip(shapes, maps.split(sizes, dim=2))):
         if height * width == 0 or queries * points == 0:
+            output = output + grid.flatten()[:0].sum() + weights.flatten()[:0].sum()  # stay part of the graph
             continue
         sampled = F.grid_sample(
             level_maps.reshape(batch * heads, dim, height, width),

@@ -47,7 +47,7 @@ def sample_rays(
             start, unit, count, xyz_min, xyz_max, mask, mask_scale, mask_shift, stepdist
         )
     ray_id, step_id = ragged_range(count)
-    points = start[ray_id] + unit[ray_id] * (step_id * stepdist)[:, None]
+    points = start[ray_id] + unit[ray_id] * (step_id.to(start.dtype) * stepdist)[:, None]
     keep = ((points >= xyz_min) & (points <= xyz_max)).all(-1)
     if mask is not None:
         cell = round_half_away(points * mask_scale + mask_shift)

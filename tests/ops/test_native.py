@@ -1,0 +1,221 @@
+"""Native kernels against the torch references. The CUDA kernels, compiled for the host, run here too."""
+
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import torch
+import torch._dynamo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from perception.ops import _backend, _native
+from perception.ops import build as builder
+from tests.ops.definitions import strided
+from tests.ops.native_cases import (
+    CASES,
+    DIFFERENTIABLE,
+    KINDS,
+    WITH_HALF,
+    Case,
+    Sizes,
+    gradients,
+    outputs,
+)
+
+pytestmark = pytest.mark.xdist_group("native")
+TOLERANCES = {torch.float32: dict(rtol=2e-5, atol=2e-6), torch.float64: dict(rtol=1e-10, atol=1e-11)}
+
+
+@pytest.fixture(scope="module")
+def emulated() -> None:
+    """The CUDA kernels as operators of the CPU, in a namespace of their own."""
+    if shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
+    folder = Path(_backend._DEFAULT_FOLDER) / "emulated"
+    torch.ops.load_library(builder.build_emulated(folder, jobs=2))
+    _native.register("perception_emulated")
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def kernels(request, monkeypatch) -> str:
+    """Runs the native CPU kernels, or those for CUDA."""
+    if request.param == "cuda":
+        request.getfixturevalue("emulated")
+        monkeypatch.setattr(torch.ops, "perception", torch.ops.perception_emulated)
+        monkeypatch.setattr(_backend, "_devices", frozenset({"cpu"}))
+    elif "cpu" not in _backend.devices():
+        pytest.skip(f"no native CPU kernels: {_backend.reason()}")
+    monkeypatch.setattr(_backend, "_mode", "native")
+    return request.param
+
+
+def reference(function, *args):
+    with _backend.use("reference"):
+        return function(*args)
+
+
+def assert_equal(ours, expected, dtype):
+    assert len(ours) == len(expected)
+    for a, b in zip(ours, expected):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, **TOLERANCES[dtype])
+
+
+def make(name: str, kind, kernels: str, dtype=torch.float64) -> Case:
+    if kernels == "cuda" and kind == "large" and name in ("furthest_point_sample", "ms_deform_attn"):
+        kind = "odd"  # each of their threads is one of the host's
+    return CASES[name](Sizes(kind), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", CASES)
+def test_values(kernels, name, kind, dtype):
+    case = make(name, kind, kernels, dtype)
+    assert_equal(outputs(case), reference(outputs, case), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_gradients(kernels, name, kind, dtype):
+    case = make(name, kind, kernels, dtype)
+    assert_equal(gradients(case), reference(gradients, case), dtype)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_memory_that_is_not_contiguous(kernels, name):
+    case = make(name, "odd", kernels, torch.float32)
+    scattered = case._replace(inputs=tuple(strided(x) for x in case.inputs))
+    expected = outputs(case)
+    assert any(not x.is_contiguous() for x in scattered.inputs)
+    assert_equal(outputs(scattered), expected, torch.float32)
+    if name in DIFFERENTIABLE:
+        assert_equal(gradients(scattered), gradients(case), torch.float32)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(name=st.sampled_from(sorted(CASES)), seed=st.integers(0, 10**6), scatter=st.booleans())
+def test_any_shape_and_stride(name, seed, scatter):
+    if "cpu" not in _backend.devices():
+        pytest.skip(f"no native CPU kernels: {_backend.reason()}")
+    case = CASES[name](Sizes(seed), torch.float64)
+    if scatter:
+        case = case._replace(inputs=tuple(strided(x) for x in case.inputs))
+    with _backend.use("native"):
+        ours = outputs(case), gradients(case) if case.differentiable else []
+    expected = reference(outputs, case), reference(gradients, case) if case.differentiable else []
+    for a, b in zip(ours, expected):
+        assert_equal(a, b, torch.float64)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", CASES)
+def test_any_shape_of_the_cuda_kernels(emulated, monkeypatch, name, seed):
+    monkeypatch.setattr(torch.ops, "perception", torch.ops.perception_emulated)
+    monkeypatch.setattr(_backend, "_devices", frozenset({"cpu"}))
+    case = CASES[name](Sizes(seed), torch.float64)
+    assert_equal(outputs(case), reference(outputs, case), torch.float64)
+    if name in DIFFERENTIABLE:
+        assert_equal(gradients(case), reference(gradients, case), torch.float64)
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_derivatives_are_exact(kernels, name):
+    case = make(name, "single" if kernels == "cuda" else 3, kernels)
+    leaves = [x.detach().clone().requires_grad_() for x in case.inputs[: case.differentiable]]
+    rest = case.inputs[case.differentiable :]
+    assert torch.autograd.gradcheck(lambda *x: case.function(*x, *rest), leaves, fast_mode=True, atol=1e-4)
+
+
+def test_second_derivatives_of_the_hash_grid(kernels):
+    case = make("hash_grid", "single", kernels)
+    leaves = [x.detach().clone().requires_grad_() for x in case.inputs]
+    assert torch.autograd.gradgradcheck(case.function, leaves, fast_mode=True, atol=1e-4)
+
+
+def test_other_second_derivatives_are_refused(kernels):
+    case = make("carafe", "single", kernels)
+    leaf = case.inputs[0].clone().requires_grad_()
+    weights = case.inputs[1].clone().requires_grad_()
+    (grad,) = torch.autograd.grad(case.function(leaf, weights).square().sum(), leaf, create_graph=True)
+    with pytest.raises(NotImplementedError, match="carafe has no second derivative"):
+        grad.sum().backward()
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps what the operators of a namespace are called with."""
+
+    def __init__(self, namespace):
+        super().__init__()
+        self.namespace, self.calls = namespace, defaultdict(list)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == self.namespace:
+            self.calls[func].append(args)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["empty", "odd"])
+@pytest.mark.parametrize("name", CASES)
+def test_registration(kernels, name, kind):
+    case = make(name, "single" if kernels == "cuda" else kind, kernels)
+    with Recorder("perception" if kernels == "cpu" else "perception_emulated") as recorder:
+        outputs(case)
+        if name in DIFFERENTIABLE:
+            gradients(case)
+    assert recorder.calls
+    for operator, calls in recorder.calls.items():
+        arguments = [
+            x.detach().requires_grad_()
+            if isinstance(x, torch.Tensor) and x.is_floating_point() and name in DIFFERENTIABLE
+            else x
+            for x in calls[0]
+        ]
+        checks = ["test_schema", "test_faketensor"]
+        if not operator._schema.name.endswith("_backward"):  # which refuse, or are checked by gradgradcheck
+            checks += ["test_autograd_registration", "test_aot_dispatch_dynamic"]
+        torch.library.opcheck(operator, tuple(arguments), test_utils=checks)
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)
+def test_compiles_as_one_graph(kernels, name):
+    if kernels == "cuda":
+        pytest.skip("the same Python code as for the CPU kernels")
+    case = make(name, "odd", kernels, torch.float32)
+    torch._dynamo.reset()
+    compiled = case._replace(function=torch.compile(case.function, fullgraph=True, backend="aot_eager"))
+    assert_equal(outputs(compiled), outputs(case), torch.float32)
+    if name in DIFFERENTIABLE:
+        assert_equal(gradients(compiled), gradients(case), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", WITH_HALF)
+def test_half_types(kernels, name, dtype):
+    case = make(name, "odd", kernels, torch.float32)
+    half = case._replace(inputs=tuple(x.to(dtype) for x in case.inputs))
+    exact = case._replace(inputs=tuple(x.float() for x in half.inputs))
+    for ours, expected in zip(outputs(half) + gradients(half), outputs(exact) + gradients(exact)):
+        assert ours.dtype == dtype
+        # Computed in float32: nothing but the result is rounded.
+        torch.testing.assert_close(ours, expected.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-3)
+
+
+def test_equal_in_every_run():
+    """The CPU kernels add in one order, whatever the number of threads."""
+    if "cpu" not in _backend.devices():
+        pytest.skip(f"no native CPU kernels: {_backend.reason()}")
+    for name in DIFFERENTIABLE:
+        case = CASES[name](Sizes("large"), torch.float32)
+        results = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with _backend.use("native"):
+                results.append(outputs(case) + gradients(case))
+        for a, b in zip(*results):
+            assert torch.equal(a, b), name
