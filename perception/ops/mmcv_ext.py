@@ -13,6 +13,7 @@ from perception.ops._mmcv.boxes import *  # noqa: F403
 from perception.ops._mmcv.convolutions import *  # noqa: F403
 from perception.ops._mmcv.losses import *  # noqa: F403
 from perception.ops._mmcv.maps import *  # noqa: F403
+from perception.ops._mmcv.norms import *  # noqa: F403
 from perception.ops._mmcv.points import *  # noqa: F403
 from perception.ops._mmcv.regions import *  # noqa: F403
 

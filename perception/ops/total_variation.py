@@ -25,7 +25,7 @@ def total_variation_add_grad_(
         weights: for differences along x, y and z.
         dense: add to all entries; otherwise only to those whose gradient is not 0.
     """
-    if native("total_variation_add_grad_", grid, grad):
+    if native("total_variation_add_grad_", grid, grad) and _flat(grid) and grid.stride() == grad.stride():
         torch.ops.perception.total_variation_add_grad_(grid, grad, *weights, dense)
         return
     addition = torch.zeros_like(grid)
@@ -38,3 +38,7 @@ def total_variation_add_grad_(
     if not dense:
         addition.mul_(grad != 0)
     grad.add_(addition)
+
+
+def _flat(grid: Tensor) -> bool:
+    return grid.is_contiguous() or grid.is_contiguous(memory_format=torch.channels_last_3d)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from perception.ops import active_rotated_filter as _active_rotated_filter
+from perception.ops import deform_roi_pool as _deform_roi_pool
 from perception.ops import ms_deform_attn as _ms_deform_attn
 from perception.ops import roi_align as _roi_align
 from perception.ops import roi_align_rotated as _roi_align_rotated
@@ -13,6 +14,8 @@ from perception.ops._mmcv._common import kernel, vjp
 __all__ = [
     "active_rotated_filter_backward",
     "active_rotated_filter_forward",
+    "deform_roi_pool_backward",
+    "deform_roi_pool_forward",
     "ms_deform_attn_backward",
     "ms_deform_attn_forward",
     "roi_align_backward",
@@ -190,4 +193,44 @@ def ms_deform_attn_backward(
 
     gradients = vjp(attend, [value, sampling_locations, attention_weights], grad_output)
     for buffer, gradient in zip((grad_value, grad_sampling_loc, grad_attn_weight), gradients):
+        buffer.copy_(gradient)
+
+
+@kernel
+def deform_roi_pool_forward(
+    input: Tensor,
+    rois: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    gamma: float,
+) -> None:
+    options = (pooled_height, pooled_width), spatial_scale, sampling_ratio, gamma
+    output.copy_(_deform_roi_pool.deform_roi_pool(input, rois, offset if offset.numel() else None, *options))
+
+
+@kernel
+def deform_roi_pool_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    rois: Tensor,
+    offset: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    gamma: float,
+) -> None:
+    options = (pooled_height, pooled_width), spatial_scale, sampling_ratio, gamma
+
+    def pool(features: Tensor, *offsets: Tensor) -> Tensor:
+        return _deform_roi_pool.deform_roi_pool(features, rois, *(offsets or (None,)), *options)
+
+    gradients = vjp(pool, [input, offset] if offset.numel() else [input], grad_output)
+    for buffer, gradient in zip((grad_input, grad_offset), gradients):
         buffer.copy_(gradient)

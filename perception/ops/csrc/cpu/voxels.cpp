@@ -63,44 +63,58 @@ Tensor trilinear_scatter(const Tensor& values, const Tensor& position, at::IntAr
   return table;
 }
 
-// grid (1, C, X, Y, Z) and grad in any layout.
+// sum[i] += weight * clamp(values[i] - values[i + step])
+template <typename T>
+void add_pull(T* __restrict__ sum, const T* __restrict__ values, int64_t step, T weight, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    sum[i] += weight * clamp_difference(values[i] - values[i + step]);
+  }
+}
+
+template <typename T>
+void add_where(T* __restrict__ grad, const T* __restrict__ sum, bool dense, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    grad[i] = dense || grad[i] != 0 ? grad[i] + sum[i] : grad[i];
+  }
+}
+
+// A line is what lies together in memory: the numbers along z, of all channels where these lie last.
 void total_variation_add_grad_(
     const Tensor& grid, Tensor& grad, double weight_x, double weight_y, double weight_z, bool dense) {
   TORCH_CHECK(grid.dim() == 5 && grid.size(0) == 1, "grid must have the shape (1, C, X, Y, Z), got ", grid.sizes());
-  TORCH_CHECK(grid.sizes() == grad.sizes(), "grid and gradient must have one shape");
-  const int64_t channels = grid.size(1), size[3] = {grid.size(2), grid.size(3), grid.size(4)};
-  const int64_t from[3] = {grid.stride(2), grid.stride(3), grid.stride(4)};
-  const int64_t to[3] = {grad.stride(2), grad.stride(3), grad.stride(4)};
-  const bool last = grid.stride(1) == 1;
+  check_layout(grid, {grad});
+  const bool last = grid.is_contiguous(at::MemoryFormat::ChannelsLast3d);
+  TORCH_CHECK(last || grid.is_contiguous(), "grid must be contiguous, with its channels first or last");
+  const int64_t channels = grid.size(1), size_x = grid.size(2), size_y = grid.size(3);
+  const int64_t step = last ? channels : 1, length = step * grid.size(4);
   AT_DISPATCH_FLOATING_TYPES(grid.scalar_type(), "total_variation_add_grad_", [&] {
     const scalar_t* values = grid.const_data_ptr<scalar_t>();
     scalar_t* out = grad.mutable_data_ptr<scalar_t>();
-    const scalar_t weights[3] = {scalar_t(weight_x / 6), scalar_t(weight_y / 6), scalar_t(weight_z / 6)};
-    const int64_t lines = size[0] * size[1] * (last ? 1 : channels);
-    at::parallel_for(0, lines, grain(12 * size[2] * (last ? channels : 1)), [&](int64_t begin, int64_t end) {
+    const scalar_t wx = weight_x / 6, wy = weight_y / 6, wz = weight_z / 6;
+    const int64_t lines = grid.numel() / std::max<int64_t>(length, 1);
+    at::parallel_for(0, lines, grain(8 * length), [&](int64_t begin, int64_t end) {
+      std::vector<scalar_t> sum(length);
       for (int64_t line = begin; line < end; ++line) {
-        const int64_t xy = line % (size[0] * size[1]), x = xy / size[1], y = xy % size[1];
-        const int64_t first = last ? 0 : line / (size[0] * size[1]), after = last ? channels : first + 1;
-        for (int64_t z = 0; z < size[2]; ++z) {
-          const int64_t place[3] = {x, y, z};
-          for (int64_t c = first; c < after; ++c) {
-            const scalar_t* v = values + c * grid.stride(1) + x * from[0] + y * from[1] + z * from[2];
-            scalar_t* g = out + c * grad.stride(1) + x * to[0] + y * to[1] + z * to[2];
-            if (!dense && *g == 0) {
-              continue;
-            }
-            scalar_t sum = 0;
-            for (int axis = 0; axis < 3; ++axis) {
-              if (place[axis] > 0) {
-                sum += weights[axis] * clamp_difference(*v - v[-from[axis]]);
-              }
-              if (place[axis] + 1 < size[axis]) {
-                sum += weights[axis] * clamp_difference(*v - v[from[axis]]);
-              }
-            }
-            *g += sum;
-          }
+        const int64_t y = line % size_y, x = line / size_y % size_x;
+        const scalar_t* v = values + line * length;
+        std::fill(sum.begin(), sum.end(), scalar_t(0));
+        if (x > 0) {
+          add_pull(sum.data(), v, -size_y * length, wx, length);
         }
+        if (x + 1 < size_x) {
+          add_pull(sum.data(), v, size_y * length, wx, length);
+        }
+        if (y > 0) {
+          add_pull(sum.data(), v, -length, wy, length);
+        }
+        if (y + 1 < size_y) {
+          add_pull(sum.data(), v, length, wy, length);
+        }
+        add_pull(sum.data() + step, v + step, -step, wz, length - step);
+        add_pull(sum.data(), v, step, wz, length - step);
+        add_where(out + line * length, sum.data(), dense, length);
       }
     });
   });

@@ -142,7 +142,7 @@ __global__ void variation_kernel(
 void total_variation_add_grad_(
     const Tensor& grid, Tensor& grad, double weight_x, double weight_y, double weight_z, bool dense) {
   TORCH_CHECK(grid.dim() == 5 && grid.size(0) == 1, "grid must have the shape (1, C, X, Y, Z), got ", grid.sizes());
-  TORCH_CHECK(grid.sizes() == grad.sizes(), "grid and gradient must have one shape");
+  check_layout(grid, {grad});
   PERCEPTION_GUARD(grid);
   AT_DISPATCH_FLOATING_TYPES(grid.scalar_type(), "total_variation_add_grad_", [&] {
     const Side side{{grid.size(2), grid.size(3), grid.size(4)}};
