@@ -36,9 +36,10 @@ lock: setup ## resolve requirements.lock again from pyproject.toml
 	@$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 \
 	    --no-header --no-annotate --quiet -o requirements.lock
 
-ops: setup ## build the native operators (none exist yet: the torch references run)
-	@echo "perception has no native operators yet; every operator runs on its torch reference."
+ops: setup ## build the native operators, for the CPU and where nvcc is found for CUDA (optional; about a minute)
+	@PERCEPTION_OPS=reference $(PY) -m perception.ops.build
+	@$(PY) -m perception.ops
 
 clean: ## remove what make created: .venv, caches, demo data and results
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis $(DEMO_DATA) $(DEMO_WORK)
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis $(DEMO_DATA) $(DEMO_WORK) perception/ops/_build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.ops._backend import native
+from perception.ops._dtype import as_float
 
 __all__ = ["carafe"]
 
@@ -12,7 +13,7 @@ __all__ = ["carafe"]
 def carafe(features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale_factor: int) -> Tensor:
     r"""Upsampling in which each output pixel is its own weighted sum of a window of the input.
 
-    Equation 4 of arXiv:1905.02188. Pixels outside the map count as zero.
+    Equation 4 of arXiv:1905.02188. Pixels outside the map count as zero. Half-precision inputs are summed in float32.
 
     Args:
         features: of shape :math:`(B, C, H, W)`.
@@ -35,13 +36,16 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale
         raise ValueError(f"masks must have the shape {expected}, got {tuple(masks.shape)}")
     if native("carafe", features, masks):
         return torch.ops.perception.carafe(features, masks, kernel_size, groups, scale_factor)
-    padded = F.pad(features, [kernel_size // 2] * 4)
+    values = as_float(features)
+    padded = F.pad(values, [kernel_size // 2] * 4)
     padded = padded.reshape(batch, groups, channels // groups, *padded.shape[2:])
     # An output pixel is (input pixel, place within it), so that no upsampled copy of the features is made.
-    weights = masks.reshape(batch, groups, 1, kernel_size**2, height, scale_factor, width, scale_factor)
-    output = features.new_zeros(batch, groups, channels // groups, height, scale_factor, width, scale_factor)
+    weights = masks.to(values.dtype).reshape(
+        batch, groups, 1, kernel_size**2, height, scale_factor, width, scale_factor
+    )
+    output = values.new_zeros(batch, groups, channels // groups, height, scale_factor, width, scale_factor)
     for tap in range(kernel_size**2):
         y, x = divmod(tap, kernel_size)
         window = padded[..., y : y + height, None, x : x + width, None]
         output = torch.addcmul(output, window, weights[:, :, :, tap])
-    return output.reshape(batch, channels, height * scale_factor, width * scale_factor)
+    return output.reshape(batch, channels, height * scale_factor, width * scale_factor).to(features.dtype)

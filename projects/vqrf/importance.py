@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from perception.ops.trilinear import trilinear_scatter
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.dvgo_stages import Views
-from perception.ops.trilinear import trilinear_scatter
 
 
 @torch.no_grad()

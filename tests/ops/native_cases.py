@@ -29,10 +29,10 @@ KINDS = ("empty", "single", "odd", "large")
 
 
 class Sizes:
-    """Sizes of a kind: the least, 1, something odd, the largest, or (a number) random."""
+    """Sizes of a kind: the least, 1, something odd, the largest, or (a number) random; and numbers on a device."""
 
-    def __init__(self, kind: str | int):
-        self.kind = kind
+    def __init__(self, kind: str | int, device: str = "cpu"):
+        self.kind, self.device = kind, device
         self.random = random.Random(kind)
         self.generator = torch.Generator().manual_seed(kind if isinstance(kind, int) else 0)
 
@@ -47,10 +47,14 @@ class Sizes:
         return self.random.choice(values) if isinstance(self.kind, int) else values[0]
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0, dtype=torch.float64) -> Tensor:
-        return (torch.rand(shape, generator=self.generator, dtype=torch.float64) * (high - low) + low).to(dtype)
+        numbers = torch.rand(shape, generator=self.generator, dtype=torch.float64) * (high - low) + low
+        return numbers.to(self.device, dtype)
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        return torch.randint(high, shape, generator=self.generator)
+        return torch.randint(high, shape, generator=self.generator).to(self.device)
+
+    def tensor(self, *values: float, dtype=torch.float64) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=self.device)
 
 
 class Case(NamedTuple):
@@ -63,10 +67,10 @@ class Case(NamedTuple):
 
 def boxes(sizes, count, dtype):
     result = sizes.uniform(count, 5, dtype=torch.float64)
-    result = result * torch.tensor([60, 60, 30, 20, 6.0]) + torch.tensor([0, 0, 0.5, 0.5, -3.0])
+    result = result * sizes.tensor(60, 60, 30, 20, 6) + sizes.tensor(0, 0, 0.5, 0.5, -3)
     if count > 4:
         result[1] = result[0]  # identical
-        result[2, 2:] = result[0, 2:] * torch.tensor([0.5, 0.5, 1.0])  # nested
+        result[2, 2:] = result[0, 2:] * sizes.tensor(0.5, 0.5, 1)  # nested
         result[2, :2] = result[0, :2]
         result[3, 3] = 0.0  # no area
         result[4, 2] = 1e-3  # thin
@@ -169,7 +173,7 @@ def three_nn_case(sizes, dtype):
 def voxels(sizes, dtype):
     shape = (sizes.number(1, 5), sizes.number(1, 4), sizes.number(1, 6))
     count = sizes.number(0, 130)
-    position = sizes.uniform(count, 3, low=-1.5, high=1.5) * torch.tensor(shape)
+    position = sizes.uniform(count, 3, low=-1.5, high=1.5) * sizes.tensor(*shape)
     if count > 3:
         position[1], position[2, 0], position[3] = 1e9, math.nan, -1e9
     return shape, position.to(dtype)
@@ -192,9 +196,9 @@ def rays_case(sizes, dtype):
     start = sizes.uniform(count, 3, low=-1.2, high=0.5, dtype=dtype)
     unit = torch.nn.functional.normalize(sizes.uniform(count, 3, low=0.1, dtype=dtype), dim=1)
     steps = sizes.integers(90, count)
-    low, high = torch.full((3,), -1.0, dtype=dtype), torch.full((3,), 1.0, dtype=dtype)
+    low, high = sizes.tensor(-1, -1, -1, dtype=dtype), sizes.tensor(1, 1, 1, dtype=dtype)
     mask = sizes.uniform(5, 4, 6) > 0.4
-    scale = (torch.tensor(mask.shape) - 1).to(dtype) / (high - low)
+    scale = sizes.tensor(4, 3, 5, dtype=dtype) / (high - low)
     masked = sizes.option((mask, scale, -low * scale), ())
     return Case(lambda s, u: sample_rays(s, u, steps, low, high, 0.03, *masked), (start, unit), 0)
 
@@ -204,7 +208,7 @@ def weights_case(sizes, dtype):
     count = sizes.integers(sizes.number(1, 90), rays)
     if rays > 2:
         count[1] = 0
-    ray_id = torch.arange(rays).repeat_interleave(count)
+    ray_id = torch.arange(rays, device=sizes.device).repeat_interleave(count)
     alpha = sizes.uniform(len(ray_id), high=sizes.option(0.4, 0.05, 0.9), dtype=dtype)
     return Case(lambda a: alphas_to_weights(a, ray_id, rays), (alpha,), 1)
 
