@@ -21,11 +21,12 @@ RESNET18 = {
     "backbone.norm_cfg.requires_grad": True,
     "neck.out_channels": 64,
 }
+PYRAMID = [64, 128, 256, 512]
 RPN_HEAD = {"in_channels": 64, "feat_channels": 64}
 
 
 def faster_rcnn(path="faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"):
-    config = small(path, {**RESNET18, "neck.in_channels": [64, 128, 256, 512]})
+    config = small(path, {**RESNET18, "neck.in_channels": PYRAMID})
     config.rpn_head.update(RPN_HEAD)
     config.roi_head.bbox_roi_extractor.out_channels = 64
     config.roi_head.bbox_head.update(in_channels=64, fc_out_channels=64)
@@ -38,7 +39,7 @@ def mask_rcnn_with_dcn():
     config.backbone.depth = 50  # the deformable convolution is part of the bottleneck block only
     config.backbone.base_channels = 16
     config.backbone.zero_init_residual = False  # would leave the inside of every block without a gradient
-    config.neck.in_channels = [64, 128, 256, 512]
+    config.neck.in_channels = PYRAMID
     config.roi_head.mask_roi_extractor.out_channels = 64
     config.roi_head.mask_head.update(in_channels=64, conv_out_channels=32)
     return config
@@ -51,7 +52,7 @@ def mask_rcnn_with_modulated_dcn():
 
 
 def retinanet():
-    config = small("retinanet/retinanet_r50_fpn_1x_coco.py", {**RESNET18, "neck.in_channels": [64, 128, 256, 512]})
+    config = small("retinanet/retinanet_r50_fpn_1x_coco.py", {**RESNET18, "neck.in_channels": PYRAMID})
     config.bbox_head.update(in_channels=64, feat_channels=64, stacked_convs=1)
     config.test_cfg.score_thr = 0.0
     return config
@@ -70,6 +71,39 @@ def deformable_detr():
     return config
 
 
+def mask_rcnn():
+    config = faster_rcnn("mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py")
+    config.neck.in_channels = PYRAMID
+    config.roi_head.mask_roi_extractor.out_channels = 64
+    config.roi_head.mask_head.update(in_channels=64, conv_out_channels=32)
+    return config
+
+
+def faster_rcnn_with_deformable_pooling():
+    config = faster_rcnn("dcn/faster-rcnn_r50_fpn_dpool_1x_coco.py")
+    config.roi_head.bbox_roi_extractor.roi_layer.update(output_channels=64, deform_fc_channels=64)
+    return config
+
+
+def reppoints():
+    config = small("reppoints/reppoints-moment_r50_fpn_1x_coco.py", {**RESNET18, "neck.in_channels": PYRAMID})
+    config.bbox_head.update(in_channels=64, feat_channels=64, point_feat_channels=64, stacked_convs=1)
+    config.test_cfg.score_thr = 0.0
+    return config
+
+
+def mask2former():
+    config = small("mask2former/mask2former_r50_8xb2-lsj-50e_coco.py", {})
+    config.backbone.update(depth=18, init_cfg=None, frozen_stages=-1, norm_cfg=dict(type="BN", requires_grad=True))
+    config.data_preprocessor.batch_augments[0].size = (SIZE, SIZE)
+    head = config.panoptic_head
+    head.update(in_channels=PYRAMID, num_queries=20)
+    head.pixel_decoder.encoder.num_layers = 1
+    head.transformer_decoder.num_layers = 2
+    config.train_cfg.num_points = 256
+    return config
+
+
 def small(path, changes):
     config = Config.fromfile(CONFIGS / path)
     config.merge_from_dict({f"model.{key}": value for key, value in changes.items()})
@@ -82,7 +116,18 @@ def _registered():
 
 
 @pytest.mark.parametrize(
-    "build", [faster_rcnn, mask_rcnn_with_dcn, mask_rcnn_with_modulated_dcn, retinanet, deformable_detr]
+    "build",
+    [
+        faster_rcnn,
+        faster_rcnn_with_deformable_pooling,
+        mask_rcnn,
+        mask_rcnn_with_dcn,
+        mask_rcnn_with_modulated_dcn,
+        retinanet,
+        reppoints,
+        deformable_detr,
+        mask2former,
+    ],
 )
 def test_builds_trains_a_step_and_predicts(build):
     model = MODELS.build(build())
