@@ -19,7 +19,7 @@ _OF_TORCHVISION = ("deform_conv", "modulated_deform_conv", "nms", "roi_align")
 def report() -> list[tuple[str, str]]:
     """Every operator module, and what runs it here."""
     names = sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
-    devices = " and ".join(sorted(_backend.devices(), key=("cpu", "cuda").index)).upper()
+    devices = " and ".join(device.upper() for device in sorted(_backend.devices()))
     rows = []
     for name in names:
         if name.startswith("_") or name in _NO_OPERATORS:

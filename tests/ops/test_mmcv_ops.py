@@ -13,6 +13,7 @@ from perception.ops.carafe import carafe
 from perception.ops.chamfer_distance import chamfer_distance
 from perception.ops.convex_iou import convex_giou, convex_iou
 from perception.ops.deform_conv import deform_conv2d
+from perception.ops.deform_roi_pool import deform_roi_pool
 from perception.ops.focal_loss import sigmoid_focal_loss, softmax_focal_loss
 from perception.ops.gather_points import gather_points
 from perception.ops.group_points import group_points
@@ -24,6 +25,7 @@ from perception.ops.nms import nms
 from perception.ops.nms_match import nms_match
 from perception.ops.nms_quadri import nms_quadri
 from perception.ops.nms_rotated import nms_rotated
+from perception.ops.point_sample import point_sample
 from perception.ops.points_in_boxes import first_box_of_points, points_in_boxes
 from perception.ops.points_in_polygons import points_in_polygons
 from perception.ops.psa_mask import psa_mask
@@ -357,3 +359,68 @@ def test_results_do_not_depend_on_autocast():
     exact = mmcv.ops.roi_align(MAPS, ROIS, (3, 2), 0.25)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(mmcv.ops.roi_align(MAPS, ROIS, (3, 2), 0.25), exact)
+
+
+def test_deformable_roi_pooling():
+    offset = random(3, 2, 2, 3) * 0.5
+    ours = deform_roi_pool(MAPS, ROIS, offset, (2, 3), 0.25, 2, 0.2)
+    theirs = mmcv.ops.deform_roi_pool
+    equal_with_gradients(
+        lambda m, o: theirs(m, ROIS, o, (2, 3), 0.25, 2, 0.2),
+        lambda m, o: deform_roi_pool(m, ROIS, o, (2, 3), 0.25, 2, 0.2),
+        MAPS,
+        offset,
+    )
+    # Every bin is a bin of an ordinary RoIAlign of the region moved by its offset.
+    for r, (image, x1, y1, x2, y2) in enumerate(ROIS.tolist()):
+        for row in range(2):
+            for column in range(3):
+                dx, dy = (0.2 * offset[r, :, row, column] * torch.tensor([x2 - x1, y2 - y1])).tolist()
+                moved = torch.tensor([[image, x1 + dx, y1 + dy, x2 + dx, y2 + dy]])
+                expected = roi_align(MAPS, moved, (2, 3), 0.25, 2, True)[0, :, row, column]
+                torch.testing.assert_close(ours[r, :, row, column], expected, atol=1e-4, rtol=1e-4)
+    without = theirs(MAPS, ROIS, None, (2, 3), 0.25, 2, 0.2)
+    torch.testing.assert_close(without, roi_align(MAPS, ROIS, (2, 3), 0.25, 2, True))
+    pack = mmcv.ops.DeformRoIPoolPack((2, 3), 8, spatial_scale=0.25)
+    pack(MAPS, ROIS).sum().backward()
+    assert pack.offset_fc[-1].weight.grad.abs().sum() > 0
+    assert deform_roi_pool(MAPS, ROIS[:0], offset[:0], (2, 3)).shape == (0, 8, 2, 3)
+    x, o = random(1, 2, 7, 6).double().requires_grad_(), (offset[:1] * 0.3).double().requires_grad_()
+    region = torch.tensor([[0.0, 1.3, 0.7, 4.9, 5.2]]).double()
+    assert torch.autograd.gradcheck(lambda x, o: deform_roi_pool(x, region, o, (2, 3), 1.0, 2), (x, o), atol=1e-4)
+
+
+def test_synchronised_batch_norm_on_one_device():
+    ours = torch.nn.BatchNorm2d(8)
+    torch.nn.init.normal_(ours.weight)
+    torch.nn.init.normal_(ours.bias)
+    function = mmcv.ops.sync_bn.SyncBatchNormFunction
+    mean, var = torch.zeros(8), torch.ones(8)
+
+    def theirs(x, weight, bias):
+        return function.apply(x, mean, var, weight, bias, 0.1, 1e-5, 0, 1, "default")
+
+    leaves = [MAPS.clone().requires_grad_(), ours.weight, ours.bias]
+    expected, result = ours(leaves[0]), theirs(*leaves)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mean, ours.running_mean)
+    torch.testing.assert_close(var, ours.running_var)
+    pull = random(*expected.shape)
+    torch.testing.assert_close(
+        torch.autograd.grad(result, leaves, pull), torch.autograd.grad(expected, leaves, pull), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_point_sample(align_corners):
+    points = torch.rand(2, 9, 2) * 1.2 - 0.1
+    equal_with_gradients(
+        lambda m, p: mmcv.ops.point_sample(m, p, align_corners=align_corners),
+        lambda m, p: point_sample(m, p, align_corners),
+        MAPS,
+        points,
+    )
+    grid = points.view(2, 3, 3, 2)
+    torch.testing.assert_close(
+        point_sample(MAPS, grid, align_corners).flatten(2), point_sample(MAPS, points, align_corners)
+    )

@@ -39,6 +39,23 @@ def test_furthest_point_sample():
     assert furthest_point_sample(points, 0).shape == (2, 0)
 
 
+def test_furthest_points_without_padding():
+    """pointnet2_ops: points within 3.2 cm of the origin are never taken, but the first point always is."""
+    points = cloud(2, 30) + 3
+    points[:, 10:] *= (torch.rand(2, 20, 1) > 0.5) * 1.0
+    points[0, 0] = 0.01
+    assert (points[1, furthest_point_sample(points, 8)[1]] == 0).all(1).any()
+    for b in range(2):
+        taken = [0]
+        real = [k for k, p in enumerate(points[b]) if squared(p, torch.zeros(3)) > 1e-3]
+        while len(taken) < 8:
+            nearest = {k: min(squared(points[b, k], points[b, t]) for t in taken) for k in real}
+            taken.append(max(real, key=lambda k: (nearest[k], -k)))
+        assert furthest_point_sample(points, 8, skip_near_origin=True)[b].tolist() == taken
+        assert set(taken[1:]) <= set(real)
+    assert furthest_point_sample(torch.zeros(1, 5, 3), 4, skip_near_origin=True).tolist() == [[0, 0, 0, 0]]
+
+
 def test_ball_query():
     points, centres = cloud(2, 60), cloud(2, 9, seed=1)
     centres[0, 0] = points[0, 50]  # at distance zero, inside the inner radius

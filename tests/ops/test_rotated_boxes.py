@@ -43,6 +43,37 @@ def test_box_iou_rotated(mode, clockwise):
     torch.testing.assert_close(box_iou_rotated(strided(first), strided(second), mode, clockwise=clockwise), result)
 
 
+def test_thousands_of_pairs():
+    """Random, identical, nested, touching, thin and empty boxes, near and far from the origin."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.rand(3000, 5, generator=generator, dtype=torch.float64)
+    first = first * torch.tensor([50, 50, 40, 40, 2 * math.pi]) - torch.tensor([0, 0, 0, 0, math.pi])
+    second = torch.rand(3000, 5, generator=generator, dtype=torch.float64)
+    second = second * torch.tensor([50, 50, 40, 40, 2 * math.pi]) - torch.tensor([0, 0, 0, 0, math.pi])
+    second[:300] = first[:300]  # identical
+    second[300:600, :2], second[300:600, 4] = first[300:600, :2], first[300:600, 4]  # one centre and angle
+    second[300:600, 2:4] = first[300:600, 2:4] * 0.5  # nested
+    turn = first[600:900, 4]
+    along = torch.stack([turn.cos(), turn.sin()], 1)  # of a box's own x axis
+    second[600:900, 2:] = first[600:900, 2:]
+    second[600:900, :2] = first[600:900, :2] + along * first[600:900, 2:3]  # touching along a side
+    second[900:1200, 2] = 1e-3  # thin
+    first[1000:1200, 3] = 1e-3  # both thin
+    second[1200:1300, 3] = 0  # empty
+    second[1300:1600, 4] = first[1300:1600, 4] + math.pi / 2  # at right angles
+    first[1600:2000, :2] += 2000
+    second[1600:2000, :2] += 2000
+    for clockwise in (True, False):
+        expected = [overlap(polygon(a, clockwise), polygon(b, clockwise)) for a, b in zip(first, second)]
+        expected = torch.tensor(expected, dtype=torch.float64)
+        result = box_iou_rotated(first, second, aligned=True, clockwise=clockwise)
+        torch.testing.assert_close(result, expected, atol=1e-9, rtol=1e-7)
+        by_reference = box_iou_rotated(first.clone().requires_grad_(), second, aligned=True, clockwise=clockwise)
+        torch.testing.assert_close(by_reference.detach(), result, atol=1e-11, rtol=1e-9)
+    single = box_iou_rotated(first.float(), second.float(), aligned=True)
+    torch.testing.assert_close(single.double(), box_iou_rotated(first, second, aligned=True), atol=2e-3, rtol=1e-3)
+
+
 def test_degenerate_pairs():
     boxes = torch.tensor(
         [
