@@ -1,6 +1,6 @@
 """Operators with native kernels at the sizes of the recipes: what the benchmarks of the CPU and of GPUs time.
 
-Every case says how many bytes it cannot avoid to move, or how many operations it cannot avoid to make.
+Every case says how many bytes it cannot avoid to move and, where that may be the limit, how many operations to make.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,12 @@ class Timing(NamedTuple):
     run: Callable[[], object]
     peer: Callable[[], object] | None = None  # torchvision's or torch's operator nearest to it
     bytes: float = 0  # that must be moved
-    operations: float = 0  # that must be made, where these are the limit
+    operations: float = 0  # that must be made
+
+    def bound(self, bandwidth: float, arithmetic: float) -> tuple[float, str]:
+        """The least time in seconds, given bytes and operations per second, and which of the two sets it."""
+        memory, compute = self.bytes / bandwidth, self.operations / arithmetic
+        return (memory, "memory") if memory >= compute else (compute, "arithmetic")
 
 
 def boxes(count: int) -> Tensor:
@@ -91,6 +96,7 @@ def detection(large: bool, device: str) -> dict[str, Timing]:
 
     pooled, sampled = 4 * regions * 256 * 49, 4 * images * tokens * 8 * (2 * 32 + 16 * 3)
     upsampled = 4 * (coarse.numel() + masks.numel() + 4 * coarse.numel())
+    reassembled, attended = 2.0 * 25 * 4 * coarse.numel(), 2.0 * 4 * 16 * 32 * images * tokens * 8
     peers = torchvision is not None
     return {
         f"box_iou_rotated {pairs} x {pairs}": Timing(lambda: box_iou_rotated(first, second), None, 4 * pairs**2),
@@ -100,19 +106,27 @@ def detection(large: bool, device: str) -> dict[str, Timing]:
             crowd**2 / 8,
         ),
         f"roi_align_rotated {regions} of 256 x 7 x 7": Timing(
-            lambda: pool(features), (lambda: pool_upright(features)) if peers else None, pooled + 4 * features.numel()
+            lambda: pool(features),
+            (lambda: pool_upright(features)) if peers else None,
+            pooled + 4 * features.numel(),
+            2 * 16 * pooled / 4,
         ),
         "  forward and backward": Timing(
             with_backward(pool, features),
             with_backward(pool_upright, features) if peers else None,
             2 * (pooled + 4 * features.numel()),
+            2 * 2 * 16 * pooled / 4,
         ),
-        f"carafe {batch} x 256 x 64 x 64 to 128 x 128, 5 x 5": Timing(lambda: upsample(coarse, masks), None, upsampled),
-        "   forward and backward": Timing(with_backward(upsample, coarse, masks), None, 3 * upsampled),
+        f"carafe {batch} x 256 x 64 x 64 to 128 x 128, 5 x 5": Timing(
+            lambda: upsample(coarse, masks), None, upsampled, reassembled
+        ),
+        "   forward and backward": Timing(with_backward(upsample, coarse, masks), None, 3 * upsampled, 3 * reassembled),
         f"ms_deform_attn {images} x {tokens} queries, 8 x 32, 4 x 4": Timing(
-            lambda: attend(value, places, weights), None, sampled
+            lambda: attend(value, places, weights), None, sampled, attended
         ),
-        "    forward and backward": Timing(with_backward(attend, value, places, weights), None, 3 * sampled),
+        "    forward and backward": Timing(
+            with_backward(attend, value, places, weights), None, 3 * sampled, 3 * attended
+        ),
     }
 
 

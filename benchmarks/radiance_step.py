@@ -23,11 +23,11 @@ from nerfstudio.models.nerfacto import NerfactoModelConfig
 
 from perception.datasets.synthetic import radiance
 from perception.engine.memory import keep_freed_memory
+from perception.ops.ray_aabb import ray_aabb
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.encodings import positional_encoding
 from perception.radiance.losses import dvgo_losses
 from perception.radiance.optim import MaskedAdam
-from perception.radiance.sampling import ray_aabb
 from perception.studio.datamanager import unnormalised
 from projects.vqrf.config import vqrf_tiny
 

@@ -148,12 +148,12 @@ def table(repeats: int, deadline: float) -> list[str]:
                     except Exception as error:  # whatever the compiler cannot do is a result, not an end
                         compiled = f"fails ({type(error).__name__})"
             peer = f"{milliseconds(timing.peer, repeats):.3f}" if timing.peer is not None else ""
-            if timing.operations:
-                rate = timing.operations / native * 1e3
-                achieved, share = f"{rate / 1e12:.2f} TFLOP/s", rate / arithmetic
+            bound, limit = timing.bound(bandwidth, arithmetic)
+            share = 1e3 * bound / native
+            if limit == "memory":
+                achieved = f"{timing.bytes / native / 1e6:.0f} GB/s"
             else:
-                rate = timing.bytes / native * 1e3
-                achieved, share = f"{rate / 1e9:.0f} GB/s", rate / bandwidth
+                achieved = f"{timing.operations / native / 1e9:.2f} TFLOP/s"
             cells = [name.strip(), f"{reference:.3f}", compiled, peer, f"{native:.3f}", f"{reference / native:.1f}"]
             lines.append("| " + " | ".join([*cells, achieved, f"{share:.0%}"]) + " |")
             print(lines[-1], flush=True)

@@ -1,10 +1,10 @@
 """Neighbours within a radius (PointNet++, arXiv:1706.02413)."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from perception.ops._backend import native
+from perception.ops._dtype import round_to_dtype
 from perception.ops._points import squared_distances
 
 __all__ = ["ball_query"]
@@ -46,5 +46,5 @@ def ball_query(points: Tensor, centres: Tensor, min_radius: float, max_radius: f
 
 
 def _single_square(radius: float) -> float:
-    single = np.float32(radius)
-    return float(single * single)
+    single = round_to_dtype(radius, torch.float32)
+    return round_to_dtype(single * single, torch.float32)

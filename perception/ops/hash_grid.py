@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from perception.ops._backend import native
+from perception.ops._dtype import round_to_dtype
 
 __all__ = ["HashGridLayout", "hash_grid", "hash_grid_layout"]
 
@@ -46,15 +47,19 @@ def hash_grid_layout(
         log2_table_size: logarithm of the entries of a hashed level.
     """
     offsets, resolutions, scales = [0], [], []
-    growth = np.float32(np.log2(per_level_scale))
+    growth = _single(math.log2(per_level_scale))
     for level in range(num_levels):
-        scale = np.exp2(np.float32(level) * growth) * np.float32(base_resolution) - np.float32(1)
-        resolution = int(np.ceil(scale)) + 1
+        scale = _single(_single(_single(2.0 ** _single(level * growth)) * base_resolution) - 1)
+        resolution = math.ceil(scale) + 1
         entries = min((resolution**3 + 7) // 8 * 8, 2**log2_table_size)
         offsets.append(offsets[-1] + entries)
         resolutions.append(resolution)
-        scales.append(float(scale))
+        scales.append(scale)
     return HashGridLayout(tuple(offsets), tuple(resolutions), tuple(scales))
+
+
+def _single(value: float) -> float:
+    return round_to_dtype(value, torch.float32)
 
 
 def hash_grid(positions: Tensor, params: Tensor, layout: HashGridLayout) -> Tensor:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from perception.ops._backend import native
+from perception.ops.ray_aabb import ray_aabb
 from perception.ops.sample_rays import ragged_range
 from perception.ops.sample_rays import sample_rays as _sample_rays
 from perception.radiance.grids import MaskGrid
 
-FAR = 1e9  # a ray's samples end where it leaves the box, however far that is
 STRIDES = (64, 8)  # samples that are skipped at once where the mask shows nothing near them
 
 
@@ -27,20 +27,6 @@ class RaySamples(NamedTuple):
     ray_id: Tensor  # (M,) int64 in [0, N)
     step_id: Tensor  # (M,) int64, number of steps from where the ray enters the box
     t_min: Tensor  # (N,) ray parameter at which the samples of a ray begin, in units of |d|
-
-
-def ray_aabb(
-    rays_o: Tensor, rays_d: Tensor, xyz_min: Tensor, xyz_max: Tensor, near: float, far: float = FAR
-) -> tuple[Tensor, Tensor]:
-    """Ray parameters (N,) at which rays enter and leave a box, both clamped to ``[near, far]``.
-
-    Components of ``rays_d`` that are exactly 0 count as 1e-6. A ray that misses the box has ``t_max <= t_min``.
-    """
-    direction = torch.where(rays_d == 0, torch.full_like(rays_d, 1e-6), rays_d)
-    to_max, to_min = (xyz_max - rays_o) / direction, (xyz_min - rays_o) / direction
-    t_min = torch.minimum(to_max, to_min).amax(-1).clamp(near, far)
-    t_max = torch.maximum(to_max, to_min).amin(-1).clamp(near, far)
-    return t_min, t_max
 
 
 @torch.no_grad()

@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 
+from perception.ops.ray_aabb import ray_aabb
 from perception.radiance import sampling
 from perception.radiance.grids import MaskGrid, dilate
-from perception.radiance.sampling import ray_aabb, sample_occupied, sample_rays
+from perception.radiance.sampling import sample_occupied, sample_rays
 
 
 def random_case(generator: torch.Generator):
