@@ -36,7 +36,7 @@ lock: setup ## resolve requirements.lock again from pyproject.toml
 	@$(PY) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 \
 	    --no-header --no-annotate --quiet -o requirements.lock
 
-ops: setup ## build the native operators, for the CPU and where nvcc is found for CUDA (optional; about a minute)
+ops: setup ## build the native operators, for the CPU and where nvcc is found for CUDA (optional; a minute or two)
 	@PERCEPTION_OPS=reference $(PY) -m perception.ops.build
 	@$(PY) -m perception.ops
 

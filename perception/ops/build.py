@@ -8,6 +8,8 @@ kernels are linked without them. Nothing but torch, a C++ compiler and, for CUDA
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -16,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -51,7 +54,11 @@ def build(
         BuildError: a compiler is missing or fails.
     """
     folder = folder or _backend.build_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        return _build(folder, cuda, jobs, verbose)
+
+
+def _build(folder: Path, cuda: bool | None, jobs: int | None, verbose: bool) -> Path:
     wanted = (cuda_compiler() is not None and torch.version.cuda is not None) if cuda is None else cuda
     host = [_backend.SOURCES / "library.cpp", *sorted((_backend.SOURCES / "cpu").glob("*.cpp"))]
     compiled = compile_all(host, folder / "objects", jobs=jobs, verbose=verbose)
@@ -75,10 +82,20 @@ def build(
 def build_emulated(folder: Path, *, jobs: int | None = None, verbose: bool = False) -> Path:
     """Compile the CUDA kernels for the host, as ``torch.ops.perception_emulated``: for tests without a GPU."""
     sources = [_backend.SOURCES / "library.cpp", *sorted((_backend.SOURCES / "cuda").glob("*.cu"))]
-    compiled = compile_all(sources, folder / "objects", jobs=jobs, verbose=verbose, emulate=True)
     library = folder / "perception_emulated.so"
-    link(compiled, library, cuda=False, verbose=verbose)
+    with _alone_in(folder):
+        compiled = compile_all(sources, folder / "objects", jobs=jobs, verbose=verbose, emulate=True)
+        link(compiled, library, cuda=False, verbose=verbose)
     return library
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other processes from building in a folder at the same time: they wait, and then find the objects made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def compile_all(
@@ -120,9 +137,10 @@ def link(objects: list[Path], library: Path, *, cuda: bool, verbose: bool = Fals
     command = [_host_compiler(), "-shared", *map(str, objects), "-o", str(library) + ".part"]
     for path in paths:
         command += [f"-L{path}", f"-Wl,-rpath,{path}"]
-    command += ["-lc10", "-ltorch_cpu", "-ltorch", _openmp_runtime()]
+    # The runtimes that torch itself has loaded: a second OpenMP would compete with it for the cores.
+    command += ["-lc10", "-ltorch_cpu", "-ltorch", _loaded("libgomp") or "-lgomp"]
     if cuda:
-        command += ["-lc10_cuda", "-ltorch_cuda", "-lcudart"]
+        command += ["-lc10_cuda", "-ltorch_cuda", _loaded("libcudart") or "-lcudart"]
     _run(command, verbose)
     os.replace(str(library) + ".part", library)
 
@@ -192,13 +210,13 @@ def _compiler(source: Path, emulate: bool) -> list[str]:
     return [compiler, standard, abi, *options, *_architecture_flags(), *includes]
 
 
-def _openmp_runtime() -> str:
-    """The OpenMP runtime that torch itself has loaded: a second one would compete with it for the cores."""
-    for path in sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*")) + sorted(
-        Path(torch.__file__).parents[1].glob("torch.libs/libgomp*.so*")
-    ):
-        return str(path)
-    return "-lgomp"
+def _loaded(name: str) -> str | None:
+    """Path of a shared library that this process has loaded, if the system can tell."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    return next((path for path in (line.split()[-1] for line in lines) if f"/{name}" in path), None)
 
 
 def _run(command: list[str], verbose: bool) -> None:
