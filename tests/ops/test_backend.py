@@ -73,6 +73,7 @@ def test_a_library_for_a_lesser_processor_fits(folder):
 
 
 def test_native_kernels_can_be_demanded(monkeypatch):
+    monkeypatch.setattr(_backend, "_mode", "auto")
     monkeypatch.setattr(_backend, "_devices", frozenset())
     monkeypatch.setattr(_backend, "_reason", "there is no library")
     features, masks = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
