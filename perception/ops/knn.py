@@ -10,7 +10,7 @@ __all__ = ["knn"]
 
 
 def knn(k: int, points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The k nearest points of each centre, nearest first.
+    r"""The k nearest points of each centre, nearest first. Not differentiable.
 
     Args:
         k: number of neighbours.
@@ -21,7 +21,8 @@ def knn(k: int, points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
         Squared distances and indices (int64), both of shape :math:`(B, M, k)`. Beyond N the distance is infinite and
         the index 0.
     """
-    if native("knn", points, centres):
+    points, centres = points.detach(), centres.detach()
+    if native("knn", points, centres) and points.dtype == centres.dtype:
         return torch.ops.perception.knn(points, centres, k)
     batch, count = points.shape[:2]
     distances = points.new_full((batch, centres.shape[1], k), torch.inf)

@@ -10,7 +10,7 @@ __all__ = ["three_nn"]
 
 
 def three_nn(targets: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The three nearest sources of each target, nearest first, of equally near ones the earlier.
+    r"""The three nearest sources of each target, nearest first, of equally near ones the earlier. Not differentiable.
 
     Args:
         targets: of shape :math:`(B, N, 3)`.
@@ -20,7 +20,8 @@ def three_nn(targets: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
         Squared distances and indices (int64), both of shape :math:`(B, N, 3)`. With fewer than three sources the
         distance is infinite and the index 0.
     """
-    if native("knn", sources, targets):
+    targets, sources = targets.detach(), sources.detach()
+    if native("knn", sources, targets) and sources.dtype == targets.dtype:
         return torch.ops.perception.knn(sources, targets, 3)
     batch, count = targets.shape[0], sources.shape[1]
     distances = targets.new_full((batch, targets.shape[1], 3), torch.inf)

@@ -13,7 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from perception.ops import _backend, _native
 from perception.ops import build as builder
-from tests.ops.definitions import strided
+from perception.ops.ball_query import ball_query
+from perception.ops.box_iou_rotated import box_iou_rotated
+from perception.ops.knn import knn
+from perception.ops.three_nn import three_nn
+from tests.ops.definitions import some_rotated_boxes, strided
 from tests.ops.native_cases import (
     CASES,
     DIFFERENTIABLE,
@@ -97,7 +101,7 @@ def test_memory_that_is_not_contiguous(kernels, name):
         assert_equal(gradients(scattered), gradients(case), torch.float32)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(name=st.sampled_from(sorted(CASES)), seed=st.integers(0, 10**6), scatter=st.booleans())
 def test_any_shape_and_stride(name, seed, scatter):
     if "cpu" not in _backend.devices():
@@ -219,3 +223,18 @@ def test_equal_in_every_run():
                 results.append(outputs(case) + gradients(case))
         for a, b in zip(*results):
             assert torch.equal(a, b), name
+
+
+def test_mixed_types_and_inputs_that_want_a_gradient():
+    points, centres = torch.rand(1, 20, 3), torch.rand(1, 4, 3, dtype=torch.float64)
+    for single, double in ((points, centres.float()), (points.double(), centres)):
+        assert not knn(3, single.requires_grad_(), double)[0].requires_grad
+        assert not three_nn(double, single.requires_grad_())[0].requires_grad
+    distances, indices = knn(3, points.detach(), centres)
+    assert torch.equal(indices, knn(3, points.detach().double(), centres)[1])
+    assert distances.shape == (1, 4, 3)
+    assert ball_query(points.detach(), centres, 0.0, 1.0, 2).shape == (1, 4, 2)
+    first, second = (some_rotated_boxes(6, seed=s)[0] for s in (1, 2))
+    overlap = box_iou_rotated(first.requires_grad_(), second)  # differentiable, also where native kernels exist
+    overlap.sum().backward()
+    assert first.grad.abs().sum() > 0
