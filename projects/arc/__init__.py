@@ -1,0 +1,5 @@
+"""ARC: Adaptive Rotated Convolution for oriented object detection (ICCV 2023, arXiv 2303.07820).
+
+``rotation``, ``routing`` and ``conv`` are plain torch; ``backbone`` registers the ResNet with mmdet; ``converter``
+translates published checkpoints.
+"""
