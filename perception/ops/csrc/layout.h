@@ -11,7 +11,7 @@ inline bool same_layout(const at::Tensor& a, const at::Tensor& b) {
   if (a.sizes() != b.sizes() || a.scalar_type() != b.scalar_type()) {
     return false;
   }
-  for (int64_t axis = 0; axis < a.dim(); ++axis) {
+  for (int64_t axis = 0; axis < a.dim() && a.numel() > 0; ++axis) { // strides of nothing mean nothing
     if (a.size(axis) > 1 && a.stride(axis) != b.stride(axis)) {
       return false;
     }
