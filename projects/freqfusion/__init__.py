@@ -1,4 +1,4 @@
 """FreqFusion: frequency-aware feature fusion for dense prediction (TPAMI 2024, arXiv 2408.12879).
 
-``sampler`` and ``fusion`` are plain torch.
+``sampler``, ``fusion`` and ``pyramid`` are plain torch; ``neck`` and ``head`` register with mmdet and mmseg.
 """
