@@ -33,7 +33,7 @@ def test_published_keys():
 
 
 def test_trains_like_a_resnet():
-    model = MODELS.build(dict(type="ARCResNet", depth=50, frozen_stages=1, norm_eval=True, **SMALL))
+    model = MODELS.build(dict(type="mmdet.ARCResNet", depth=50, frozen_stages=1, norm_eval=True, **SMALL))
     model.init_weights()
     plain = ResNet(50, base_channels=8, stem_channels=8)
     x = torch.randn(2, 3, 64, 96)

@@ -14,8 +14,8 @@ SETTINGS = dict(
 
 
 def test_extended_regions():
-    extractor = MODELS.build(dict(type="ExtendedRotatedRoIExtractor", **SETTINGS))
-    plain = MODELS.build(dict(type="RotatedSingleRoIExtractor", **SETTINGS))
+    extractor = MODELS.build(dict(type="mmrotate.ExtendedRotatedRoIExtractor", **SETTINGS))
+    plain = MODELS.build(dict(type="mmrotate.RotatedSingleRoIExtractor", **SETTINGS))
     assert isinstance(extractor, ExtendedRotatedRoIExtractor)
     maps = [torch.randn(1, 4, 64, 64), torch.randn(1, 4, 32, 32)]
     # The second becomes large enough for the second level only by being enlarged: sqrt(100 * 1.2 * 100 * 1.4) > 112.

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmdet.registry import MODELS as DETECTORS
+from mmengine.registry import DefaultScope
 from mmseg.models.decode_heads import LightHamHead
 from mmseg.registry import MODELS as SEGMENTERS
 
@@ -26,7 +27,7 @@ def test_published_size_of_the_neck():
 
 
 def test_neck():
-    neck = DETECTORS.build(dict(type="FreqFusionFPN", in_channels=[8, 16, 24, 32], out_channels=32, num_outs=5))
+    neck = DETECTORS.build(dict(type="mmdet.FreqFusionFPN", in_channels=[8, 16, 24, 32], out_channels=32, num_outs=5))
     neck.init_weights()
     assert neck.alignment[0].content_encoder.weight.std() < 0.002
     inputs = [x.requires_grad_() for x in maps([8, 16, 24, 32], 32, 48)]
@@ -67,8 +68,16 @@ def head_settings(**changes):
     )
 
 
+@pytest.fixture
+def _mmseg_names():
+    """Parts of a head that are named by strings are mmseg's, whatever scope other tests have left."""
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        yield
+
+
+@pytest.mark.usefixtures("_mmseg_names")
 def test_head():
-    head = SEGMENTERS.build(dict(type="LightHamHeadFreqAware", **head_settings()))
+    head = SEGMENTERS.build(dict(type="mmseg.LightHamHeadFreqAware", **head_settings()))
     head.init_weights()
     sizes = [sum(p.numel() for p in fusion.parameters()) for fusion in head.freqfusions]
     assert sizes == [116_146, 141_234]
