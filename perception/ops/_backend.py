@@ -8,6 +8,7 @@ the library, ``native`` makes a missing library an error.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -51,6 +52,10 @@ KERNELS: dict[str, frozenset[torch.dtype]] = {
 }
 
 
+# Those whose kernels bring inputs of several types to one.
+_MIXED = frozenset({"carafe", "ms_deform_attn"})
+
+
 class Unavailable(RuntimeError):
     """Native kernels were asked for and cannot be had; the message says why."""
 
@@ -70,7 +75,14 @@ def native(name: str, *tensors: Tensor) -> bool:
     first = tensors[0].device.type
     if first not in _devices:
         return False
-    return all(tensor.device.type == first and tensor.dtype in KERNELS[name] for tensor in tensors)
+    device, dtype = tensors[0].device, tensors[0].dtype
+    for tensor in tensors:
+        if tensor.device != device or tensor.dtype not in KERNELS[name]:
+            return False
+        if tensor.dtype != dtype and name not in _MIXED:
+            return False
+    # While a graph is traced the device cannot be asked; the first eager call has done so in all likelihood.
+    return first != "cuda" or torch.compiler.is_compiling() or _has_image_for(device.index)
 
 
 @contextlib.contextmanager
@@ -114,15 +126,55 @@ def digest(sources: list[Path]) -> str:
     return state.hexdigest()
 
 
-def manifest(library: Path, cuda: bool) -> dict[str, object]:
-    """What is stored beside a library so that it is loaded only where it fits."""
+def manifest(library: Path, cuda: bool, architectures: str = "") -> dict[str, object]:
+    """What is stored beside a library so that it is loaded only where it fits.
+
+    Args:
+        library: the file.
+        cuda: whether it has CUDA kernels.
+        architectures: for which GPUs, as in ``TORCH_CUDA_ARCH_LIST``.
+    """
     return {
+        "architectures": architectures if cuda else "",
         "torch": torch.__version__,
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": cuda,
         "sources": source_digest(),
         "library": hashlib.sha256(library.read_bytes()).hexdigest(),
     }
+
+
+def covers(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether kernels for ``architectures`` (as in ``TORCH_CUDA_ARCH_LIST``) run on a GPU of a compute capability."""
+    for item in split_architectures(architectures):
+        number, _, ptx = item.partition("+")
+        major, _, minor = number.rstrip("af").partition(".")
+        built = (int(major), int(minor or 0))
+        same_family = built[0] == capability[0] and built <= capability
+        if same_family or (ptx and built <= capability):
+            return True
+    return False
+
+
+def split_architectures(architectures: str) -> list[str]:
+    """The entries of a list as in ``TORCH_CUDA_ARCH_LIST``."""
+    return [item for item in architectures.replace(" ", ";").split(";") if item]
+
+
+@functools.cache
+def _has_image_for(index: int) -> bool:
+    """Whether the library's CUDA kernels run on a GPU; one line in the log where they do not."""
+    capability = torch.cuda.get_device_capability(index)
+    if covers(_architectures, capability):
+        return True
+    _logger.warning(
+        "perception.ops runs its torch references on cuda:%d, because the native library was built for %s and this GPU "
+        "has compute capability %d.%d: build it again with `make ops`",
+        index,
+        _architectures,
+        *capability,
+    )
+    return False
 
 
 def _misfit(library: Path) -> str:
@@ -149,6 +201,7 @@ def _misfit(library: Path) -> str:
 
 def _load() -> tuple[frozenset[str], str]:
     """Device types that the library serves, and why."""
+    global _architectures
     library = build_folder() / LIBRARY
     if not library.is_file():
         return frozenset(), "the library has not been built: run `make ops` or `python -m perception.ops.build`"
@@ -159,8 +212,9 @@ def _load() -> tuple[frozenset[str], str]:
             from perception.ops import _native
 
             _native.register()
-            cuda = bool(json.loads(library.with_name(MANIFEST).read_text())["cuda"])
-        except (OSError, RuntimeError, AttributeError) as error:
+            stored = json.loads(library.with_name(MANIFEST).read_text())
+            cuda, _architectures = bool(stored["cuda"]), str(stored["architectures"])
+        except (OSError, RuntimeError, AttributeError, KeyError) as error:
             problem = f"cannot be loaded ({str(error).splitlines()[0]})"
     if problem:
         sentence = f"the native library {problem}: build it again with `make ops`"
@@ -169,6 +223,7 @@ def _load() -> tuple[frozenset[str], str]:
     return frozenset({"cpu", "cuda"} if cuda else {"cpu"}), f"{library} fits torch {torch.__version__}"
 
 
+_architectures = ""
 _mode = os.environ.get("PERCEPTION_OPS", "").strip().lower() or "auto"
 if _mode not in MODES:
     raise ValueError(f"PERCEPTION_OPS must be one of {', '.join(MODES)}, not {_mode!r}")

@@ -27,7 +27,7 @@ def ball_query(points: Tensor, centres: Tensor, min_radius: float, max_radius: f
     """
     # Radii are squared in single precision, as the kernels do, so that borderline points fall on the same side.
     low, high = _single_square(min_radius), _single_square(max_radius)
-    if native("ball_query", points, centres) and points.dtype == centres.dtype:
+    if native("ball_query", points, centres):
         return torch.ops.perception.ball_query(points, centres, low, high, num_samples)
     batch, count = points.shape[:2]
     found = torch.full((batch, centres.shape[1], num_samples), -1, device=points.device)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -74,7 +76,7 @@ def _build(folder: Path, cuda: bool | None, jobs: int | None, verbose: bool) -> 
     library = folder / _backend.LIBRARY
     link(compiled, library, cuda=wanted, verbose=verbose)
     description = folder / (_backend.MANIFEST + ".part")
-    description.write_text(json.dumps(_backend.manifest(library, wanted), indent=1) + "\n")
+    description.write_text(json.dumps(_backend.manifest(library, wanted, architectures()), indent=1) + "\n")
     os.replace(description, folder / _backend.MANIFEST)
     return library
 
@@ -134,7 +136,7 @@ def link(objects: list[Path], library: Path, *, cuda: bool, verbose: bool = Fals
         BuildError: the linker fails.
     """
     paths = _torch_build().library_paths("cuda" if cuda else "cpu")
-    command = [_host_compiler(), "-shared", *map(str, objects), "-o", str(library) + ".part"]
+    command = [*_host_compiler(), "-shared", *map(str, objects), "-o", str(library) + ".part"]
     for path in paths:
         command += [f"-L{path}", f"-Wl,-rpath,{path}"]
     # The runtimes that torch itself has loaded: a second OpenMP would compete with it for the cores.
@@ -159,8 +161,18 @@ def architectures() -> str:
         return chosen
     if torch.cuda.is_available():
         present = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
-        return ";".join(f"{major}.{minor}" for major, minor in sorted(present))
+        return ";".join(f"{major}.{minor}" for major, minor in sorted(present)) + "+PTX"
     return DEFAULT_ARCHITECTURES
+
+
+@functools.cache
+def _check_toolkit(compiler: str) -> None:
+    """Objects of another major version of CUDA than torch's need a runtime that torch does not load."""
+    text = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    release = re.search(r"release (\d+)\.", text)
+    wanted = (torch.version.cuda or "").split(".")[0]
+    if release and wanted and release[1] != wanted:
+        raise BuildError(f"{compiler} is of CUDA {release[1]}, but torch was built for CUDA {torch.version.cuda}")
 
 
 def _torch_build() -> ModuleType:
@@ -174,7 +186,7 @@ def _torch_build() -> ModuleType:
 
 def _architecture_flags() -> list[str]:
     flags = []
-    for item in architectures().replace(" ", ";").split(";"):
+    for item in _backend.split_architectures(architectures()):
         number, _, ptx = item.partition("+")
         digits = number.replace(".", "")
         if not digits.rstrip("af").isdigit() or ptx not in ("", "PTX"):
@@ -185,10 +197,10 @@ def _architecture_flags() -> list[str]:
     return flags
 
 
-def _host_compiler() -> str:
-    compiler = os.environ.get("CXX") or "c++"
-    if shutil.which(shlex.split(compiler)[0]) is None:
-        raise BuildError(f"no C++ compiler: {compiler!r} is not on the PATH; install g++ or set CXX")
+def _host_compiler() -> list[str]:
+    compiler = shlex.split(os.environ.get("CXX") or "c++")
+    if shutil.which(compiler[0]) is None:
+        raise BuildError(f"no C++ compiler: {compiler[0]!r} is not on the PATH; install g++ or set CXX")
     return compiler
 
 
@@ -196,18 +208,22 @@ def _compiler(source: Path, emulate: bool) -> list[str]:
     """The command that compiles a source, without its input and output."""
     cuda = source.suffix == ".cu" and not emulate
     # From torch 2.12 on its headers need C++20.
-    standard = "-std=c++20" if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12) else "-std=c++17"
+    recent = emulate or tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
+    standard = "-std=c++20" if recent else "-std=c++17"
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"
     march = _MARCH.get(torch.backends.cpu.get_cpu_capability(), [])
     includes = [x for path in _torch_build().include_paths("cuda" if cuda else "cpu") for x in ("-isystem", path)]
     if not cuda:
         emulation = ["-DPERCEPTION_EMULATE_CUDA", "-xc++", "-pthread"] if emulate else []
-        return [_host_compiler(), standard, abi, *_COMMON, *_HOST, *march, *emulation, *includes]
+        return [*_host_compiler(), standard, abi, *_COMMON, *_HOST, *march, *emulation, *includes]
     compiler = cuda_compiler()
     if compiler is None:
         raise BuildError("nvcc was not found: install the CUDA toolkit, or set CUDA_HOME")
-    options = ["-O3", "--expt-relaxed-constexpr", "-Xcompiler", ",".join(["-fPIC", "-fno-math-errno"])]
-    return [compiler, standard, abi, *options, *_architecture_flags(), *includes]
+    _check_toolkit(compiler)
+    # As on the host, products and sums are fused only where multiply_add says so.
+    options = ["-O3", "--fmad=false", "--expt-relaxed-constexpr", "-Xcompiler", ",".join(["-fPIC", "-fno-math-errno"])]
+    host = ["-ccbin", _host_compiler()[-1]] if os.environ.get("CXX") else []
+    return [compiler, standard, abi, *host, *options, *_architecture_flags(), *includes]
 
 
 def _loaded(name: str) -> str | None:

@@ -16,6 +16,7 @@ __all__ = ["HashGridLayout", "hash_grid", "hash_grid_layout"]
 
 _PRIMES = (1, 2654435761, 805459861)
 _UINT32 = 0xFFFFFFFF
+_MOST_LEVELS = 32  # of the native kernel
 
 
 class HashGridLayout(NamedTuple):
@@ -83,7 +84,7 @@ def hash_grid(positions: Tensor, params: Tensor, layout: HashGridLayout) -> Tens
     """
     if params.dim() != 2 or len(params) != layout.num_entries:
         raise ValueError(f"params must have the shape ({layout.num_entries}, F), got {tuple(params.shape)}")
-    if native("hash_grid", positions, params):
+    if len(layout.resolutions) <= _MOST_LEVELS and native("hash_grid", positions, params):
         return torch.ops.perception.hash_grid(positions, params, *layout)
     return encode(positions, params, layout)
 

@@ -22,7 +22,7 @@ def knn(k: int, points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
         the index 0.
     """
     points, centres = points.detach(), centres.detach()
-    if native("knn", points, centres) and points.dtype == centres.dtype:
+    if native("knn", points, centres):
         return torch.ops.perception.knn(points, centres, k)
     batch, count = points.shape[:2]
     distances = points.new_full((batch, centres.shape[1], k), torch.inf)

@@ -46,7 +46,8 @@ def masked_adam_(
     grad = laid_out_like(grad, parameter)
     if scale is not None:
         scale = laid_out_like(scale, parameter)
-    if native("masked_adam_", parameter, grad, exp_avg, exp_avg_sq):
+    tensors = (parameter, grad, exp_avg, exp_avg_sq)
+    if native("masked_adam_", *tensors, *(() if scale is None else (scale,))):
         torch.ops.perception.masked_adam_(
             parameter, grad, exp_avg, exp_avg_sq, scale, step_size, beta1, beta2, eps, skip_zero_grad
         )

@@ -11,6 +11,8 @@ from perception.ops._dtype import as_float, zeros_in_graph
 
 __all__ = ["multi_scale_deformable_attention"]
 
+_MOST_LEVELS = 16  # of the native kernel
+
 
 def multi_scale_deformable_attention(
     value: Tensor,
@@ -48,7 +50,7 @@ def multi_scale_deformable_attention(
     if sum(sizes) != length:
         raise ValueError(f"the levels {shapes} hold {sum(sizes)} positions, but value has {length}")
 
-    if native("ms_deform_attn", value, sampling_locations, attention_weights):
+    if len(shapes) <= _MOST_LEVELS and native("ms_deform_attn", value, sampling_locations, attention_weights):
         flat = [size for shape in shapes for size in shape]
         return torch.ops.perception.ms_deform_attn(value, flat, sampling_locations, attention_weights)
     # One image per (batch, head), so that grid_sample serves all heads of a level at once.

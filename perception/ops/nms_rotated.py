@@ -11,6 +11,9 @@ from perception.ops.box_iou_rotated import paired_iou_rotated
 
 __all__ = ["nms_rotated"]
 
+# For more the native kernel would need too much memory on the chip.
+_MOST_BOXES = 393_216
+
 
 def nms_rotated(
     boxes: Tensor, scores: Tensor, iou_threshold: float, labels: Tensor | None = None, clockwise: bool = True
@@ -33,7 +36,7 @@ def nms_rotated(
     """
     order = torch.sort(scores.detach(), descending=True, stable=True)[1]
     threshold = round_to_dtype(iou_threshold, boxes.dtype)
-    if native("nms_rotated", boxes):
+    if len(boxes) <= _MOST_BOXES and native("nms_rotated", boxes):
         return torch.ops.perception.nms_rotated(boxes.detach(), order, labels, threshold, clockwise)
     ranked = boxes.detach()[order].double()
     if not clockwise:

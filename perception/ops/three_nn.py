@@ -21,7 +21,7 @@ def three_nn(targets: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
         distance is infinite and the index 0.
     """
     targets, sources = targets.detach(), sources.detach()
-    if native("knn", sources, targets) and sources.dtype == targets.dtype:
+    if native("knn", sources, targets):
         return torch.ops.perception.knn(sources, targets, 3)
     batch, count = targets.shape[0], sources.shape[1]
     distances = targets.new_full((batch, targets.shape[1], 3), torch.inf)

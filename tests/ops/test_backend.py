@@ -125,6 +125,7 @@ def test_missing_compilers_are_one_sentence(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         build.main(["--no-cuda", "--out", str(tmp_path)])
     assert stop.value.code == "no C++ compiler: 'no-such-compiler' is not on the PATH; install g++ or set CXX"
+    monkeypatch.delenv("CXX")
     monkeypatch.setattr(build, "cuda_compiler", lambda: None)
     with pytest.raises(SystemExit) as stop:
         build.main(["--check-cuda", "--out", str(tmp_path)])
@@ -132,7 +133,7 @@ def test_missing_compilers_are_one_sentence(tmp_path, monkeypatch, capsys):
 
 
 def test_architectures(monkeypatch):
-    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;9.0a 10.0+PTX")
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0; 9.0a 10.0+PTX;")
     assert build._architecture_flags() == [
         "-gencode=arch=compute_80,code=sm_80",
         "-gencode=arch=compute_90a,code=sm_90a",
@@ -157,3 +158,20 @@ def test_a_source_that_does_not_compile_is_reported_and_what_was_built_stays(tmp
     assert first.stat().st_mtime_ns == written  # not compiled again
     build.link([first], tmp_path / "library.so", cuda=False)
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("built", "capability", "expected"),
+    [
+        ("9.0", (9, 0), True),
+        ("8.0", (8, 6), True),
+        ("8.6", (8, 0), False),
+        ("8.0;9.0", (10, 0), False),
+        ("8.0;9.0+PTX", (10, 0), True),
+        ("8.0; 9.0a", (9, 0), True),
+        ("9.0+PTX", (8, 0), False),
+        ("", (9, 0), False),
+    ],
+)
+def test_gpus_that_a_build_covers(built, capability, expected):
+    assert _backend.covers(built, capability) is expected

@@ -1,5 +1,6 @@
 """Native kernels against the torch references. The CUDA kernels, compiled for the host, run here too."""
 
+import math
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -16,7 +17,12 @@ from perception.ops import build as builder
 from perception.ops.ball_query import ball_query
 from perception.ops.box_iou_rotated import box_iou_rotated
 from perception.ops.knn import knn
+from perception.ops.ms_deform_attn import multi_scale_deformable_attention
+from perception.ops.nms_rotated import nms_rotated
+from perception.ops.roi_align_rotated import roi_align_rotated
+from perception.ops.sample_rays import sample_rays
 from perception.ops.three_nn import three_nn
+from perception.ops.trilinear import VoxelCorners, trilinear_gather, trilinear_scatter
 from tests.ops.definitions import some_rotated_boxes, strided
 from tests.ops.native_cases import (
     CASES,
@@ -238,3 +244,53 @@ def test_mixed_types_and_inputs_that_want_a_gradient():
     overlap = box_iou_rotated(first.requires_grad_(), second)  # differentiable, also where native kernels exist
     overlap.sum().backward()
     assert first.grad.abs().sum() > 0
+
+
+def test_maps_without_pixels_and_regions_without_end(kernels):
+    rois = torch.tensor([[0.0, 0, 0, 4, 4, 0], [0, 2, 2, math.inf, 3, 0.1], [0, 2, 2, 1e30, 3, 0.1], [0, math.nan] * 3])
+    for shape in ((1, 4, 0, 5), (1, 4, 5, 0), (1, 4, 6, 7)):
+        features = torch.randn(shape, requires_grad=True)
+        pooled = roi_align_rotated(features, rois, (2, 2), 1.0, 0)
+        assert not pooled[1:].any()
+        assert pooled.shape == (4, 4, 2, 2)
+        pooled.sum().backward()
+        assert features.grad.shape == shape
+    assert features.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_maps_with_single_weights(kernels, dtype):
+    """What automatic mixed precision hands to CARAFE: nothing is rounded but the result."""
+    case = make("carafe", "odd", kernels, torch.float32)
+    features, masks = case.inputs[0].to(dtype), case.inputs[1]
+    leaves = [x.detach().requires_grad_() for x in (features, masks)]
+    exact = [x.detach().float().requires_grad_() for x in (features, masks)]
+    result, expected = case.function(*leaves), case.function(*exact)
+    assert result.dtype == dtype
+    assert torch.equal(result, expected.to(dtype))
+    pull = torch.randn_like(expected).to(dtype)
+    grads = torch.autograd.grad(result, leaves, pull)
+    for a, b in zip(grads, torch.autograd.grad(expected, exact, pull.float())):
+        assert torch.equal(a, b.to(a.dtype))
+
+
+def test_shapes_that_do_not_fit_are_refused(kernels):
+    points, positions = torch.rand(2, 5, 3), torch.rand(3, 3)
+    boxes, scores = torch.rand(4, 5), torch.rand(3)
+    value, places, weights = torch.rand(2, 12, 1, 4), torch.rand(1, 3, 1, 1, 2, 2), torch.rand(1, 3, 1, 1, 2)
+    rays, cells = torch.rand(3, 3), torch.ones(2, 2, 2)
+    for match, call in (
+        ("one batch size", lambda: knn(2, points, points[:1])),
+        ("one batch size", lambda: ball_query(points, points[:1], 0.0, 1.0, 2)),
+        ("scores and order must have the shape", lambda: nms_rotated(boxes, scores, 0.5)),
+        ("a position for each", lambda: trilinear_scatter(torch.rand(5, 2), VoxelCorners(positions, (2, 2, 2)))),
+        ("positions must have", lambda: trilinear_gather(torch.rand(8, 2), VoxelCorners(positions[:, :2], (2, 2, 2)))),
+        ("sampling_locations must have", lambda: multi_scale_deformable_attention(value, [(3, 4)], places, weights)),
+        ("count must have", lambda: sample_rays(rays, rays, torch.ones(2), rays[0], rays[1], 0.1)),
+        (
+            "needs mask_scale",
+            lambda: sample_rays(rays, rays, torch.ones(3), rays[0], rays[1], 0.1, torch.ones(2, 2, 2)),
+        ),
+    ):
+        with pytest.raises(RuntimeError, match=match):
+            call()

@@ -23,8 +23,8 @@ inline void check_layout(const at::Tensor& parameter, std::initializer_list<at::
   TORCH_CHECK(parameter.is_non_overlapping_and_dense(), "the parameter must be dense in memory");
   for (const at::Tensor& other : others) {
     TORCH_CHECK(
-        same_layout(parameter, other),
-        "parameter, gradient and state must have one shape, type and memory layout");
+        same_layout(parameter, other) && parameter.device() == other.device(),
+        "parameter, gradient and state must have one shape, type, device and memory layout");
   }
 }
 

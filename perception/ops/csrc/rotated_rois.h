@@ -41,7 +41,8 @@ struct RotatedRoi {
   }
 
   PERCEPTION_HD static int64_t count(T size) {
-    return size > 0 ? static_cast<int64_t>(std::ceil(size)) : 0; // none for sizes that are not numbers
+    // None for sizes that are not numbers, or so large that they come from a model that has diverged.
+    return size > 0 && size < T(1 << 20) ? static_cast<int64_t>(std::ceil(size)) : 0;
   }
 
   // Place in the map of sample (i, j) of bin (row, column).
@@ -60,7 +61,7 @@ struct Taps {
   T weight[4];
 
   PERCEPTION_HD bool set(T y, T x, int64_t height, int64_t width) {
-    if (!(y >= -1 && y <= T(height) && x >= -1 && x <= T(width))) {
+    if (height < 1 || width < 1 || !(y >= -1 && y <= T(height) && x >= -1 && x <= T(width))) {
       return false;
     }
     y = least(greatest(y, T(0)), T(height - 1));

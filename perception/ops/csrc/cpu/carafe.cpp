@@ -15,6 +15,7 @@ struct Shape {
 };
 
 Shape read_shape(const Tensor& features, const Tensor& masks, int64_t kernel, int64_t groups, int64_t scale) {
+  check_devices(features, {masks});
   const Shape s{features.size(0), features.size(1), features.size(2), features.size(3), kernel, groups, scale};
   TORCH_CHECK(kernel % 2 == 1, "kernel_size must be odd, got ", kernel);
   TORCH_CHECK(groups > 0 && s.channels % groups == 0, groups, " groups do not divide ", s.channels, " channels");

@@ -19,12 +19,12 @@
 #include <tuple>
 #include <vector>
 
+#include "../checks.h"
 #include "../platform.h"
 #include "../registration.h"
 
 namespace perception {
 
-using at::Tensor;
 
 constexpr int64_t kTaskSize = 1 << 15; // elementary operations below which another thread does not pay
 

@@ -25,6 +25,7 @@ Tensor ms_deform_attn(
     at::IntArrayRef spatial_shapes,
     const Tensor& sampling_locations,
     const Tensor& attention_weights) {
+  check_attention(value, sampling_locations, attention_weights, spatial_shapes.size() / 2);
   const auto type = compute_type(value);
   const Tensor values = as_type(value, type), locations = as_type(sampling_locations, type),
                weights = as_type(attention_weights, type);
@@ -73,6 +74,7 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
     at::IntArrayRef spatial_shapes,
     const Tensor& sampling_locations,
     const Tensor& attention_weights) {
+  check_attention(value, sampling_locations, attention_weights, spatial_shapes.size() / 2);
   const auto type = compute_type(value);
   const Tensor grads = as_type(grad, type), values = as_type(value, type),
                locations = as_type(sampling_locations, type), weights = as_type(attention_weights, type);

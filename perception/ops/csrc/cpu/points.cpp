@@ -29,10 +29,6 @@ struct Cloud {
   }
 };
 
-void check_points(const Tensor& points, const char* name) {
-  TORCH_CHECK(points.dim() == 3 && points.size(2) == 3, name, " must have the shape (B, N, 3), got ", points.sizes());
-}
-
 template <typename T>
 bool any_below(const T* values, T bound, int64_t count) {
   int found = 0;
@@ -92,7 +88,7 @@ void sample_cloud(const T* points, int64_t count, int64_t number, bool skip_near
 }
 
 Tensor furthest_point_sample(const Tensor& points, int64_t num_points, bool skip_near_origin) {
-  check_points(points, "points");
+  check_clouds(points, points);
   const int64_t batch = points.size(0), count = points.size(1);
   TORCH_CHECK(count > 0 || num_points == 0 || batch == 0, "cannot sample from a cloud without points");
   Tensor taken = at::zeros({batch, num_points}, points.options().dtype(at::kLong));
@@ -115,7 +111,6 @@ Tensor furthest_point_sample(const Tensor& points, int64_t num_points, bool skip
 template <typename T, typename Visit>
 void for_centres(const Tensor& points, const Tensor& centres, const Visit& visit) {
   const int64_t batch = points.size(0), count = points.size(1), number = centres.size(1);
-  TORCH_CHECK(centres.size(0) == batch, "points and centres must have one batch size");
   const Tensor sources = points.contiguous(), targets = centres.contiguous();
   for (int64_t b = 0; b < batch; ++b) {
     const Cloud<T> cloud(sources.const_data_ptr<T>() + b * count * 3, count);
@@ -130,8 +125,7 @@ void for_centres(const Tensor& points, const Tensor& centres, const Visit& visit
 
 Tensor ball_query(
     const Tensor& points, const Tensor& centres, double min_square, double max_square, int64_t num_samples) {
-  check_points(points, "points");
-  check_points(centres, "centres");
+  check_clouds(points, centres);
   Tensor found = at::full({points.size(0), centres.size(1), num_samples}, -1, points.options().dtype(at::kLong));
   int64_t* out = found.mutable_data_ptr<int64_t>();
   AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "ball_query", [&] {
@@ -159,8 +153,7 @@ Tensor ball_query(
 }
 
 std::tuple<Tensor, Tensor> knn(const Tensor& points, const Tensor& centres, int64_t k) {
-  check_points(points, "points");
-  check_points(centres, "centres");
+  check_clouds(points, centres);
   const int64_t batch = points.size(0), number = centres.size(1);
   Tensor distances = at::full({batch, number, k}, std::numeric_limits<double>::infinity(), points.options());
   Tensor indices = at::zeros({batch, number, k}, points.options().dtype(at::kLong));

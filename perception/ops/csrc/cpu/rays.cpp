@@ -16,6 +16,7 @@ std::tuple<Tensor, Tensor, Tensor> sample_rays(
     const std::optional<Tensor>& mask_scale,
     const std::optional<Tensor>& mask_shift,
     double stepdist) {
+  check_rays(start, unit, count, xyz_min, xyz_max, mask, mask_scale, mask_shift);
   const auto type = start.scalar_type();
   const int64_t rays = start.size(0);
   const Tensor starts = start.contiguous(), units = as_type(unit, type), counts = as_type(count, at::kLong),

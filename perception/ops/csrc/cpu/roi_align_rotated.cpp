@@ -15,7 +15,6 @@ std::vector<RotatedRoi<T>> read_rois(
     int64_t sampling_ratio,
     bool aligned,
     bool clockwise) {
-  TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 6, "rois must have the shape (R, 6), got ", rois.sizes());
   const Tensor numbers = as_type(rois, c10::CppTypeToScalarType<T>::value);
   std::vector<RotatedRoi<T>> result;
   result.reserve(rois.size(0));
@@ -48,6 +47,7 @@ Tensor roi_align_rotated(
     int64_t sampling_ratio,
     bool aligned,
     bool clockwise) {
+  check_rois(features, rois);
   const int64_t batch = features.size(0), channels = features.size(1), height = features.size(2),
                 width = features.size(3), bins = rows * columns;
   const Tensor maps = features.to(compute_type(features)).permute({0, 2, 3, 1}).contiguous();
@@ -97,6 +97,7 @@ Tensor roi_align_rotated_backward(
     int64_t sampling_ratio,
     bool aligned,
     bool clockwise) {
+  check_rois(grad, rois);
   const int64_t channels = grad.size(1), rows = grad.size(2), columns = grad.size(3), bins = rows * columns;
   const Tensor grads = grad.to(compute_type(grad)).permute({0, 2, 3, 1}).contiguous();
   Tensor sums = at::zeros({batch, height, width, channels}, grads.options());

@@ -6,7 +6,7 @@ namespace perception {
 namespace {
 
 std::vector<RotatedBox> read_boxes(const Tensor& boxes, bool clockwise) {
-  TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 5, "boxes must have the shape (N, 5), got ", boxes.sizes());
+  check_boxes(boxes);
   const Tensor numbers = as_type(boxes, at::kDouble);
   const double* data = numbers.const_data_ptr<double>();
   std::vector<RotatedBox> result(boxes.size(0));
@@ -17,6 +17,7 @@ std::vector<RotatedBox> read_boxes(const Tensor& boxes, bool clockwise) {
 }
 
 Tensor box_iou_rotated(const Tensor& boxes1, const Tensor& boxes2, bool iof, bool aligned, bool clockwise) {
+  check_devices(boxes1, {boxes2});
   const auto first = read_boxes(boxes1, clockwise), second = read_boxes(boxes2, clockwise);
   const int64_t rows = first.size(), columns = second.size();
   if (aligned) {
@@ -48,9 +49,9 @@ Tensor nms_rotated(
     const std::optional<Tensor>& labels,
     double iou_threshold,
     bool clockwise) {
+  check_ranks(boxes, order, labels);
   const int64_t count = boxes.size(0);
   const Tensor ranks = as_type(order, at::kLong);
-  TORCH_CHECK(ranks.dim() == 1 && ranks.size(0) == count, "order must have the shape (", count, ",)");
   const bool has_labels = labels.has_value();
   const Tensor ranked_labels = has_labels ? labels->index_select(0, ranks).to(at::kDouble).contiguous() : Tensor();
   const double* label = has_labels ? ranked_labels.const_data_ptr<double>() : nullptr;

@@ -13,6 +13,7 @@ std::array<int64_t, 3> read_grid_shape(at::IntArrayRef shape) {
 
 Tensor trilinear_gather(const Tensor& table, const Tensor& position, at::IntArrayRef shape) {
   const auto size = read_grid_shape(shape);
+  check_positions(table, position);
   const int64_t count = position.size(0), channels = table.size(1);
   TORCH_CHECK(table.size(0) == size[0] * size[1] * size[2], "table must have a row per voxel of ", shape);
   const Tensor rows = table.contiguous(), places = as_type(position, table.scalar_type());
@@ -38,6 +39,8 @@ Tensor trilinear_gather(const Tensor& table, const Tensor& position, at::IntArra
 
 // Threads own ranges of voxels and pass over all points, so that sums have one order and need no atomics.
 Tensor trilinear_scatter(const Tensor& values, const Tensor& position, at::IntArrayRef shape) {
+  check_positions(values, position);
+  TORCH_CHECK(values.size(0) == position.size(0), "there must be a position for each of the values");
   const auto size = read_grid_shape(shape);
   const int64_t count = position.size(0), channels = values.size(1), voxels = size[0] * size[1] * size[2];
   const Tensor rows = values.contiguous(), places = as_type(position, values.scalar_type());
@@ -197,6 +200,7 @@ void masked_rmsprop_(
   TORCH_CHECK(parameter.dim() == 2 && parameter.is_contiguous(), "parameter must be a contiguous matrix");
   check_layout(parameter, {grad, square_avg});
   const int64_t rows = parameter.size(0), channels = parameter.size(1);
+  check_devices(parameter, {mask});
   TORCH_CHECK(mask.scalar_type() == at::kBool && mask.numel() == rows, "mask must hold a bool per row");
   const Tensor marks = mask.contiguous();
   AT_DISPATCH_FLOATING_TYPES(parameter.scalar_type(), "masked_rmsprop_", [&] {
@@ -242,6 +246,7 @@ Tensor hash_grid(
     at::IntArrayRef offsets,
     at::IntArrayRef resolutions,
     at::ArrayRef<double> scales) {
+  check_positions(params, positions);
   const auto levels = read_hash_levels(params, offsets, resolutions, scales);
   const int64_t count = positions.size(0), features = params.size(1), width = int64_t(levels.size()) * features;
   const Tensor table = params.contiguous(), places = as_type(positions, params.scalar_type());
@@ -279,6 +284,7 @@ std::tuple<Tensor, Tensor> hash_grid_backward(
     at::ArrayRef<double> scales,
     bool to_positions,
     bool to_params) {
+  check_positions(params, positions);
   const auto levels = read_hash_levels(params, offsets, resolutions, scales);
   const int64_t count = positions.size(0), features = params.size(1), width = int64_t(levels.size()) * features;
   const Tensor table = params.contiguous(), places = as_type(positions, params.scalar_type()),

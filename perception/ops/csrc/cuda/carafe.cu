@@ -123,7 +123,14 @@ __global__ void backward_masks_kernel(
   }
 }
 
+// Maps and weights of two types (half-precision maps, say, and weights of a softmax in float32) are both computed with in
+// float32.
+at::ScalarType common_type(const Tensor& features, const Tensor& masks) {
+  return features.scalar_type() == masks.scalar_type() ? features.scalar_type() : compute_type(features);
+}
+
 Shape read_shape(const Tensor& features, const Tensor& masks, int64_t kernel, int64_t groups, int64_t scale) {
+  check_devices(features, {masks});
   const Shape s{features.size(0), features.size(1), features.size(2), features.size(3), kernel, groups, scale};
   TORCH_CHECK(kernel % 2 == 1, "kernel_size must be odd, got ", kernel);
   TORCH_CHECK(groups > 0 && s.channels % groups == 0, groups, " groups do not divide ", s.channels, " channels");
@@ -135,7 +142,8 @@ Shape read_shape(const Tensor& features, const Tensor& masks, int64_t kernel, in
 Tensor carafe(const Tensor& features, const Tensor& masks, int64_t kernel, int64_t groups, int64_t scale) {
   const Shape s = read_shape(features, masks, kernel, groups, scale);
   PERCEPTION_GUARD(features);
-  const Tensor maps = features.contiguous(), weights = masks.to(features.scalar_type()).contiguous();
+  const auto type = common_type(features, masks);
+  const Tensor maps = features.to(type).contiguous(), weights = masks.to(type).contiguous();
   Tensor output = at::empty({s.batch, s.channels, s.out_height(), s.out_width()}, maps.options());
   const int64_t tiles = ceil_div(s.out_height() * s.out_width(), kPixels),
                 chunks = ceil_div(s.channels / groups, kChannels);
@@ -149,7 +157,7 @@ Tensor carafe(const Tensor& features, const Tensor& masks, int64_t kernel, int64
         maps.const_data_ptr<scalar_t>(), weights.const_data_ptr<scalar_t>(), s, tiles, chunks,
         output.mutable_data_ptr<scalar_t>());
   });
-  return output;
+  return output.to(features.scalar_type());
 }
 
 std::tuple<Tensor, Tensor> carafe_backward(
@@ -161,8 +169,9 @@ std::tuple<Tensor, Tensor> carafe_backward(
     int64_t scale) {
   const Shape s = read_shape(features, masks, kernel, groups, scale);
   PERCEPTION_GUARD(features);
-  const auto type = features.scalar_type();
-  const Tensor maps = features.contiguous(), weights = masks.to(type).contiguous(), pulls = grad.to(type).contiguous();
+  const auto type = common_type(features, masks);
+  const Tensor maps = features.to(type).contiguous(), weights = masks.to(type).contiguous(),
+               pulls = grad.to(type).contiguous();
   Tensor grad_maps = at::empty_like(maps), grad_weights = at::empty_like(weights);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, type, "carafe_backward", [&] {
     using compute_t = typename Compute<scalar_t>::type;
@@ -176,7 +185,7 @@ std::tuple<Tensor, Tensor> carafe_backward(
         to_masks, blocks_for(grad_weights.numel()), kThreads, 0, pull, maps.const_data_ptr<scalar_t>(), s,
         grad_weights.numel(), grad_weights.mutable_data_ptr<scalar_t>());
   });
-  return {grad_maps, grad_weights.to(masks.scalar_type())};
+  return {grad_maps.to(features.scalar_type()), grad_weights.to(masks.scalar_type())};
 }
 
 PERCEPTION_CUDA_KERNELS(m) {

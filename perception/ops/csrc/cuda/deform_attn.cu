@@ -130,6 +130,7 @@ Tensor ms_deform_attn(
     at::IntArrayRef spatial_shapes,
     const Tensor& sampling_locations,
     const Tensor& attention_weights) {
+  check_attention(value, sampling_locations, attention_weights, spatial_shapes.size() / 2);
   PERCEPTION_GUARD(value);
   const auto type = compute_type(value);
   const Tensor values = value.contiguous(), locations = sampling_locations.to(type).contiguous(),
@@ -154,6 +155,7 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
     at::IntArrayRef spatial_shapes,
     const Tensor& sampling_locations,
     const Tensor& attention_weights) {
+  check_attention(value, sampling_locations, attention_weights, spatial_shapes.size() / 2);
   PERCEPTION_GUARD(value);
   const auto type = compute_type(value);
   const Tensor values = value.contiguous(), pulls = grad.to(value.scalar_type()).contiguous(),

@@ -18,6 +18,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../checks.h"
 #include "../platform.h"
 #include "../registration.h"
 
@@ -194,7 +195,6 @@ void atomic_add(T* place, T value) {
 
 namespace perception {
 
-using at::Tensor;
 
 constexpr int kThreads = 256;
 constexpr unsigned kWholeWarp = 0xffffffffu;

@@ -72,12 +72,8 @@ __global__ void sample_kernel(
   }
 }
 
-void check_points(const Tensor& points, const char* name) {
-  TORCH_CHECK(points.dim() == 3 && points.size(2) == 3, name, " must have the shape (B, N, 3), got ", points.sizes());
-}
-
 Tensor furthest_point_sample(const Tensor& points, int64_t num_points, bool skip_near_origin) {
-  check_points(points, "points");
+  check_clouds(points, points);
   PERCEPTION_GUARD(points);
   const int64_t batch = points.size(0), count = points.size(1);
   TORCH_CHECK(count > 0 || num_points == 0 || batch == 0, "cannot sample from a cloud without points");
@@ -131,8 +127,7 @@ __global__ void ball_kernel(
 
 Tensor ball_query(
     const Tensor& points, const Tensor& centres, double min_square, double max_square, int64_t num_samples) {
-  check_points(points, "points");
-  check_points(centres, "centres");
+  check_clouds(points, centres);
   PERCEPTION_GUARD(points);
   const Tensor clouds = points.contiguous(), places = centres.contiguous();
   const int64_t batch = points.size(0), number = centres.size(1);
@@ -181,8 +176,7 @@ __global__ void knn_kernel(
 }
 
 std::tuple<Tensor, Tensor> knn(const Tensor& points, const Tensor& centres, int64_t k) {
-  check_points(points, "points");
-  check_points(centres, "centres");
+  check_clouds(points, centres);
   PERCEPTION_GUARD(points);
   const Tensor clouds = points.contiguous(), places = centres.contiguous();
   const int64_t batch = points.size(0), number = centres.size(1);

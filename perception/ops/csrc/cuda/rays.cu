@@ -54,6 +54,7 @@ std::tuple<Tensor, Tensor, Tensor> sample_rays(
     const std::optional<Tensor>& mask_scale,
     const std::optional<Tensor>& mask_shift,
     double stepdist) {
+  check_rays(start, unit, count, xyz_min, xyz_max, mask, mask_scale, mask_shift);
   PERCEPTION_GUARD(start);
   const auto type = start.scalar_type();
   const int64_t rays = start.size(0);
@@ -184,7 +185,9 @@ std::tuple<Tensor, Tensor, Tensor> alphas_to_weights(
   PERCEPTION_GUARD(alpha);
   const Tensor alphas = alpha.contiguous();
   const int64_t rays = offsets.size(0) - 1;
-  Tensor weights = at::empty_like(alphas), transmittance = at::empty_like(alphas),
+  check_devices(alpha, {offsets});
+  // Samples of no ray have no weight.
+  Tensor weights = at::zeros_like(alphas), transmittance = at::zeros_like(alphas),
          last = at::empty({rays}, alphas.options());
   AT_DISPATCH_FLOATING_TYPES(alphas.scalar_type(), "alphas_to_weights", [&] {
     PERCEPTION_LAUNCH_TOGETHER(
@@ -209,7 +212,7 @@ Tensor alphas_to_weights_backward(
   const Tensor alphas = alpha.contiguous(), w = weights.contiguous(), t = transmittance.contiguous(),
                pull = grad_weights.contiguous(), pull_last = grad_last.contiguous(), ends = last.contiguous();
   const int64_t rays = offsets.size(0) - 1;
-  Tensor grad = at::empty_like(alphas);
+  Tensor grad = at::zeros_like(alphas);
   AT_DISPATCH_FLOATING_TYPES(alphas.scalar_type(), "alphas_to_weights_backward", [&] {
     PERCEPTION_LAUNCH_TOGETHER(
         weights_backward_kernel<scalar_t>, blocks_for(rays, 4), 128, 0, pull.const_data_ptr<scalar_t>(),

@@ -88,10 +88,6 @@ __global__ void backward_kernel(
   }
 }
 
-void check_rois(const Tensor& rois) {
-  TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 6, "rois must have the shape (R, 6), got ", rois.sizes());
-}
-
 Tensor roi_align_rotated(
     const Tensor& features,
     const Tensor& rois,
@@ -101,7 +97,7 @@ Tensor roi_align_rotated(
     int64_t sampling_ratio,
     bool aligned,
     bool clockwise) {
-  check_rois(rois);
+  check_rois(features, rois);
   PERCEPTION_GUARD(features);
   const Tensor maps = features.contiguous(), regions = rois.to(compute_type(features)).contiguous();
   Tensor pooled = at::empty({rois.size(0), features.size(1), rows, columns}, maps.options());
@@ -127,7 +123,7 @@ Tensor roi_align_rotated_backward(
     int64_t sampling_ratio,
     bool aligned,
     bool clockwise) {
-  check_rois(rois);
+  check_rois(grad, rois);
   PERCEPTION_GUARD(grad);
   const Tensor grads = grad.contiguous(), regions = rois.to(compute_type(grad)).contiguous();
   Tensor sums = at::zeros({batch, grad.size(1), height, width}, grad.options().dtype(compute_type(grad)));

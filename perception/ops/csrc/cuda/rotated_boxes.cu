@@ -41,8 +41,9 @@ __global__ void aligned_kernel(
 }
 
 Tensor box_iou_rotated(const Tensor& boxes1, const Tensor& boxes2, bool iof, bool aligned, bool clockwise) {
-  TORCH_CHECK(boxes1.dim() == 2 && boxes1.size(1) == 5, "boxes must have the shape (N, 5), got ", boxes1.sizes());
-  TORCH_CHECK(boxes2.dim() == 2 && boxes2.size(1) == 5, "boxes must have the shape (N, 5), got ", boxes2.sizes());
+  check_boxes(boxes1);
+  check_boxes(boxes2);
+  check_devices(boxes1, {boxes2});
   PERCEPTION_GUARD(boxes1);
   const Tensor first = boxes1.contiguous(), second = boxes2.to(boxes1.scalar_type()).contiguous();
   const int64_t rows = first.size(0), columns = second.size(0);
@@ -121,8 +122,10 @@ Tensor nms_rotated(
     const std::optional<Tensor>& labels,
     double iou_threshold,
     bool clockwise) {
+  check_ranks(boxes, order, labels);
   PERCEPTION_GUARD(boxes);
   const int64_t count = boxes.size(0), words = ceil_div(count, kWord);
+  TORCH_CHECK(words * sizeof(uint64_t) <= 48 * 1024, "nms_rotated takes at most 393216 boxes at once, got ", count);
   const Tensor numbers = boxes.contiguous(), ranks = order.to(at::kLong).contiguous();
   const Tensor classes =
       labels.has_value() ? labels->index_select(0, ranks).to(at::kDouble).contiguous() : Tensor();
@@ -135,7 +138,6 @@ Tensor nms_rotated(
         suppression_kernel<scalar_t>, blocks_for(count * words, 64), 64, 0, numbers.const_data_ptr<scalar_t>(),
         ranks.const_data_ptr<int64_t>(), label, count, words, iou_threshold, clockwise, bits);
   });
-  TORCH_CHECK(words * sizeof(uint64_t) <= 48 * 1024, "nms_rotated takes at most 393216 boxes at once, got ", count);
   if (count > 0) {
     PERCEPTION_LAUNCH_TOGETHER(
         greedy_kernel, 1, 64, words * sizeof(uint64_t), bits, count, words, keep.mutable_data_ptr<bool>());

@@ -61,6 +61,7 @@ __global__ void scatter_kernel(
 
 Tensor trilinear_gather(const Tensor& table, const Tensor& position, at::IntArrayRef shape) {
   const Side side = read_grid_shape(shape);
+  check_positions(table, position);
   TORCH_CHECK(table.size(0) == shape[0] * shape[1] * shape[2], "table must have a row per voxel of ", shape);
   PERCEPTION_GUARD(table);
   const Tensor rows = table.contiguous(), places = position.to(table.scalar_type()).contiguous();
@@ -74,6 +75,8 @@ Tensor trilinear_gather(const Tensor& table, const Tensor& position, at::IntArra
 }
 
 Tensor trilinear_scatter(const Tensor& values, const Tensor& position, at::IntArrayRef shape) {
+  check_positions(values, position);
+  TORCH_CHECK(values.size(0) == position.size(0), "there must be a position for each of the values");
   const Side side = read_grid_shape(shape);
   PERCEPTION_GUARD(values);
   const Tensor rows = values.contiguous(), places = position.to(values.scalar_type()).contiguous();
@@ -242,6 +245,7 @@ void masked_rmsprop_(
     double eps) {
   TORCH_CHECK(parameter.dim() == 2 && parameter.is_contiguous(), "parameter must be a contiguous matrix");
   check_layout(parameter, {grad, square_avg});
+  check_devices(parameter, {mask});
   TORCH_CHECK(mask.scalar_type() == at::kBool && mask.numel() == parameter.size(0), "mask must hold a bool per row");
   PERCEPTION_GUARD(parameter);
   const Tensor marks = mask.contiguous();
@@ -360,6 +364,7 @@ Tensor hash_grid(
     at::IntArrayRef offsets,
     at::IntArrayRef resolutions,
     at::ArrayRef<double> scales) {
+  check_positions(params, positions);
   const HashLevels levels = read_hash_levels(params, offsets, resolutions, scales);
   PERCEPTION_GUARD(params);
   const int64_t count = positions.size(0), features = params.size(1);
@@ -382,6 +387,7 @@ std::tuple<Tensor, Tensor> hash_grid_backward(
     at::ArrayRef<double> scales,
     bool to_positions,
     bool to_params) {
+  check_positions(params, positions);
   const HashLevels levels = read_hash_levels(params, offsets, resolutions, scales);
   PERCEPTION_GUARD(params);
   const auto type = params.scalar_type();
