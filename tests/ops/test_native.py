@@ -289,7 +289,7 @@ def test_shapes_that_do_not_fit_are_refused(kernels):
         ("count must have", lambda: sample_rays(rays, rays, torch.ones(2), rays[0], rays[1], 0.1)),
         (
             "needs mask_scale",
-            lambda: sample_rays(rays, rays, torch.ones(3), rays[0], rays[1], 0.1, torch.ones(2, 2, 2)),
+            lambda: sample_rays(rays, rays, torch.ones(3), rays[0], rays[1], 0.1, cells),
         ),
     ):
         with pytest.raises(RuntimeError, match=match):
