@@ -177,12 +177,18 @@ def _has_image_for(index: int) -> bool:
     return False
 
 
-def _misfit(library: Path) -> str:
-    """Why a library that is there must not be loaded (a damaged one can kill the process); empty if it may be."""
+def _read_manifest(library: Path) -> dict | None:
+    """What was stored beside a library, if all of it can be read."""
     try:
         stored = json.loads(library.with_name(MANIFEST).read_text())
-        stored = {key: stored[key] for key in ("torch", "capability", "sources", "library")}
+        return {key: stored[key] for key in ("torch", "capability", "cuda", "architectures", "sources", "library")}
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _misfit(library: Path, stored: dict | None) -> str:
+    """Why a library that is there must not be loaded (a damaged one can kill the process); empty if it may be."""
+    if stored is None:
         return "has no readable manifest"
     if stored["torch"] != torch.__version__:
         return f"was built for torch {stored['torch']}, and this is {torch.__version__}"
@@ -205,22 +211,22 @@ def _load() -> tuple[frozenset[str], str]:
     library = build_folder() / LIBRARY
     if not library.is_file():
         return frozenset(), "the library has not been built: run `make ops` or `python -m perception.ops.build`"
-    problem = _misfit(library)
+    stored = _read_manifest(library)
+    problem = _misfit(library, stored)
     if not problem:
         try:
             torch.ops.load_library(library)
             from perception.ops import _native
 
             _native.register()
-            stored = json.loads(library.with_name(MANIFEST).read_text())
-            cuda, _architectures = bool(stored["cuda"]), str(stored["architectures"])
-        except (OSError, RuntimeError, AttributeError, KeyError) as error:
+            _architectures = str(stored["architectures"])
+        except (OSError, RuntimeError, AttributeError) as error:
             problem = f"cannot be loaded ({str(error).splitlines()[0]})"
     if problem:
         sentence = f"the native library {problem}: build it again with `make ops`"
         _logger.warning("perception.ops runs its torch references, because %s", sentence)
         return frozenset(), sentence
-    return frozenset({"cpu", "cuda"} if cuda else {"cpu"}), f"{library} fits torch {torch.__version__}"
+    return frozenset({"cpu", "cuda"} if stored["cuda"] else {"cpu"}), f"{library} fits torch {torch.__version__}"
 
 
 _architectures = ""

@@ -47,7 +47,7 @@ def rotation_matrix(theta: Tensor) -> Tensor:
     Returns:
         Tensor of shape (..., 9, 9); rows sum to 1.
     """
-    positive, negative = (x.to(theta) for x in _coefficients())
+    positive, negative = _coefficients(theta.device, theta.dtype)
     cos, sin = theta.cos(), theta.sin()
     basis = torch.stack([torch.ones_like(theta), cos, sin, cos * sin], -1)
     entries = torch.where((theta >= 0)[..., None], basis @ positive, basis @ negative)
@@ -80,9 +80,9 @@ def combine_kernels(weight: Tensor, alpha: Tensor, theta: Tensor) -> Tensor:
 
 
 @functools.cache
-def _coefficients() -> tuple[Tensor, Tensor]:
+def _coefficients(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Coefficients (4, 81) of the terms in every entry, for angles >= 0 and < 0."""
-    return _table(_POSITIVE), _table(_NEGATIVE)
+    return _table(_POSITIVE).to(device, dtype), _table(_NEGATIVE).to(device, dtype)
 
 
 def _table(rows: tuple[dict[int, str], ...]) -> Tensor:

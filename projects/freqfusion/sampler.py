@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 # What the convolutions of offsets look at: similarities alone (SegNeXt's weights), or features and similarities.
 DIRECTION_FEATURES = ("sim", "sim_concat")
+SCALE = 2  # of the map that is sampled, to the deep one
 
 
 def local_similarity(x: Tensor, kernel_size: int = 3, dilation: int = 2) -> Tensor:
@@ -40,7 +41,6 @@ class LocalSimGuidedSampler(nn.Module):
 
     Args:
         in_channels: of both guides; divisible by ``in_channels // 8`` if they are normalised.
-        scale: 2.
         groups: of channels that are sampled at offsets of their own.
         kernel_size: of the convolutions, odd.
         local_window: of the similarities, odd.
@@ -56,7 +56,6 @@ class LocalSimGuidedSampler(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        scale: int = 2,
         groups: int = 4,
         kernel_size: int = 3,
         local_window: int = 3,
@@ -65,8 +64,6 @@ class LocalSimGuidedSampler(nn.Module):
         direction_feat: str = "sim_concat",
     ):
         super().__init__()
-        if scale != 2:
-            raise ValueError(f"the sampler doubles the size of a map: scale must be 2, got {scale}")
         if direction_feat not in DIRECTION_FEATURES:
             raise ValueError(f"direction_feat must be one of {', '.join(DIRECTION_FEATURES)}, got {direction_feat!r}")
         if norm and (in_channels < 8 or in_channels % (in_channels // 8)):
@@ -74,12 +71,12 @@ class LocalSimGuidedSampler(nn.Module):
                 f"{in_channels} channels cannot be normalised in groups of eight: choose a number divisible by its "
                 f"eighth (16, 64, 104, 120, ...), or norm=False"
             )
-        self.scale, self.groups, self.local_window, self.sim_dilation = scale, groups, local_window, sim_dilation
+        self.groups, self.local_window, self.sim_dilation = groups, local_window, sim_dilation
         self.direction_feat = direction_feat
         number = local_window**2 - 1
         joined = in_channels + number
         to_offset, to_scale = (number, in_channels) if direction_feat == "sim" else (joined, joined)
-        lr_out, hr_out = 2 * groups * scale**2, 2 * groups
+        lr_out, hr_out = 2 * groups * SCALE**2, 2 * groups
         padding = kernel_size // 2
         self.offset = nn.Conv2d(to_offset, lr_out, kernel_size, padding=padding)
         self.direct_scale = nn.Conv2d(to_scale, lr_out, kernel_size, padding=padding)
@@ -91,7 +88,7 @@ class LocalSimGuidedSampler(nn.Module):
 
     def _initial_position(self) -> Tensor:
         """Offsets at which the doubled map is left as it is: (1, 2 G s^2, 1, 1), channels (xy, group, row, column)."""
-        place = (torch.arange(self.scale) - (self.scale - 1) / 2) / self.scale
+        place = (torch.arange(SCALE) - (SCALE - 1) / 2) / SCALE
         rows, columns = torch.meshgrid(place, place, indexing="ij")
         positions = torch.stack([columns, rows])[:, None].expand(-1, self.groups, -1, -1)
         return positions.reshape(1, -1, 1, 1).clone()
@@ -113,8 +110,8 @@ class LocalSimGuidedSampler(nn.Module):
         if self.direction_feat == "sim_concat":
             hr_sim = hr_x = torch.cat([hr_x, hr_sim], 1)
             lr_sim = lr_x = torch.cat([lr_x, lr_sim], 1)
-        direction = self.offset(lr_sim) + F.pixel_unshuffle(self.hr_offset(hr_sim), self.scale)
-        strength = self.direct_scale(lr_x) + F.pixel_unshuffle(self.hr_direct_scale(hr_x), self.scale)
+        direction = self.offset(lr_sim) + F.pixel_unshuffle(self.hr_offset(hr_sim), SCALE)
+        strength = self.direct_scale(lr_x) + F.pixel_unshuffle(self.hr_direct_scale(hr_x), SCALE)
         return direction * strength.sigmoid() + self.init_pos
 
     def sample(self, feat2sample: Tensor, offsets: Tensor) -> Tensor:
@@ -122,9 +119,9 @@ class LocalSimGuidedSampler(nn.Module):
         batch, _, height, width = offsets.shape
         centre = [torch.arange(size, device=offsets.device, dtype=offsets.dtype) + 0.5 for size in (height, width)]
         rows, columns = torch.meshgrid(*centre, indexing="ij")
-        place = torch.stack([columns, rows]).view(1, 2, 1, height, width) + offsets.view(batch, 2, -1, height, width)
-        size = torch.tensor([width, height], device=offsets.device, dtype=offsets.dtype).view(1, 2, 1, 1, 1)
-        grid = F.pixel_shuffle((2 * place / size - 1).view(batch, -1, height, width), self.scale)
+        across, down = offsets.view(batch, 2, -1, height, width).unbind(1)
+        place = torch.cat([2 * (columns + across) / width - 1, 2 * (rows + down) / height - 1], 1)
+        grid = F.pixel_shuffle(place, SCALE)
         grid = grid.view(batch, 2, self.groups, *grid.shape[2:]).permute(0, 2, 3, 4, 1).flatten(0, 1)
         groups = feat2sample.reshape(batch * self.groups, -1, *feat2sample.shape[2:])
         sampled = F.grid_sample(groups, grid.to(groups.dtype), padding_mode="border", align_corners=False)
