@@ -82,7 +82,8 @@ def combine_kernels(weight: Tensor, alpha: Tensor, theta: Tensor) -> Tensor:
 @functools.cache
 def _coefficients(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Coefficients (4, 81) of the terms in every entry, for angles >= 0 and < 0."""
-    return _table(_POSITIVE).to(device, dtype), _table(_NEGATIVE).to(device, dtype)
+    with torch.inference_mode(False):  # they outlive the call, and later ones may want gradients
+        return _table(_POSITIVE).to(device, dtype), _table(_NEGATIVE).to(device, dtype)
 
 
 def _table(rows: tuple[dict[int, str], ...]) -> Tensor:

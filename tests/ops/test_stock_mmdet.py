@@ -12,6 +12,8 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from tests.ops.stock import predict, train_a_step
+
 CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs"
 SIZE = 128
 RESNET18 = {
@@ -131,25 +133,12 @@ def _registered():
 )
 def test_builds_trains_a_step_and_predicts(build):
     model = MODELS.build(build())
-    model.init_weights()
-    batch = model.data_preprocessor(two_images(), training=True)
-
-    model.train()
-    loss, terms = model.parse_losses(model(**batch, mode="loss"))
-    assert torch.isfinite(loss), terms
-    loss.backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
-    first_layer = next(model.backbone.parameters())
-    assert first_layer.grad.abs().sum() > 0
+    batch = train_a_step(model, two_images())
     for name, parameter in model.named_parameters():
         if "conv_offset" in name or "sampling_offsets" in name:
             assert parameter.grad.abs().sum() > 0, name
 
-    model.eval()
-    with torch.no_grad():
-        results = model(**batch, mode="predict")
-    for result in results:
+    for result in predict(model, batch):
         predicted = result.pred_instances
         assert len(predicted) > 0
         assert torch.isfinite(predicted.bboxes).all()

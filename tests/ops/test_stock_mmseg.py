@@ -11,6 +11,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 
+from tests.ops.stock import predict, train_a_step
+
 CONFIGS = Path(mmseg.__file__).parent / ".mim" / "configs"
 RECIPES = {
     "UPerNet": "upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py",
@@ -49,21 +51,9 @@ def test_builds_trains_a_step_and_predicts(name):
     if "PSANet" in name:
         config.decode_head.mask_size = (SIZE // 8, SIZE // 8)
     model = MODELS.build(config)
-    model.init_weights()
-    batch = model.data_preprocessor(two_images(), training=True)
+    batch = train_a_step(model, two_images())
 
-    model.train()
-    loss, terms = model.parse_losses(model(**batch, mode="loss"))
-    assert torch.isfinite(loss), terms
-    loss.backward()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is None or torch.isfinite(parameter.grad).all(), parameter_name
-    assert next(model.backbone.parameters()).grad.abs().sum() > 0
-
-    model.eval()
-    with torch.no_grad():
-        results = model(**batch, mode="predict")
-    for result in results:
+    for result in predict(model, batch):
         labels = result.pred_sem_seg.data
         assert labels.shape == (1, SIZE, SIZE)
         assert labels.min() >= 0

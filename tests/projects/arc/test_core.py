@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from projects.arc.conv import AdaptiveRotatedConv2d
-from projects.arc.rotation import combine_kernels, rotation_matrix
+from projects.arc.rotation import _coefficients, combine_kernels, rotation_matrix
 from projects.arc.routing import RoutingFunction
 
 FOLDER = Path(__file__).parents[2] / "data" / "reference" / "arc"
@@ -120,6 +120,15 @@ def test_samples_do_not_depend_on_their_batch():
     conv.routing.fc_alpha.bias.data = conv.routing.fc_alpha.bias[order]
     torch.testing.assert_close(conv(x), together, atol=1e-5, rtol=1e-5)
     assert conv(x[:0]).shape == (0, 8, 6, 7)
+
+
+def test_training_after_inference():
+    _coefficients.cache_clear()
+    conv = AdaptiveRotatedConv2d(4, 4)
+    with torch.inference_mode():
+        conv(torch.randn(1, 4, 5, 5))
+    conv(torch.randn(1, 4, 5, 5)).sum().backward()
+    assert conv.routing.fc_theta.weight.grad is not None
 
 
 def test_bounds_and_initial_values():

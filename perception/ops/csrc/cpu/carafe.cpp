@@ -3,27 +3,6 @@
 namespace perception {
 namespace {
 
-struct Shape {
-  int64_t batch, channels, height, width, kernel, groups, scale;
-
-  int64_t taps() const {
-    return kernel * kernel;
-  }
-  int64_t per_group() const {
-    return channels / groups;
-  }
-};
-
-Shape read_shape(const Tensor& features, const Tensor& masks, int64_t kernel, int64_t groups, int64_t scale) {
-  check_devices(features, {masks});
-  const Shape s{features.size(0), features.size(1), features.size(2), features.size(3), kernel, groups, scale};
-  TORCH_CHECK(kernel % 2 == 1, "kernel_size must be odd, got ", kernel);
-  TORCH_CHECK(groups > 0 && s.channels % groups == 0, groups, " groups do not divide ", s.channels, " channels");
-  const std::vector<int64_t> expected{s.batch, groups * s.taps(), s.height * scale, s.width * scale};
-  TORCH_CHECK(masks.sizes() == at::IntArrayRef(expected), "masks must have the shape ", expected);
-  return s;
-}
-
 Tensor channels_last(const Tensor& x, at::ScalarType type) {
   return x.to(type).permute({0, 2, 3, 1}).contiguous();
 }
@@ -34,7 +13,7 @@ Tensor channels_first(const Tensor& x, at::ScalarType type) {
 
 // Calls visit(tap, y, x) for the pixels of the window around (y, x) that lie in the map.
 template <typename Visit>
-inline void for_window(const Shape& s, int64_t y, int64_t x, const Visit& visit) {
+inline void for_window(const ReassemblyShape& s, int64_t y, int64_t x, const Visit& visit) {
   const int64_t reach = s.kernel / 2;
   for (int64_t i = std::max<int64_t>(0, reach - y); i < std::min(s.kernel, s.height + reach - y); ++i) {
     for (int64_t j = std::max<int64_t>(0, reach - x); j < std::min(s.kernel, s.width + reach - x); ++j) {
@@ -45,7 +24,7 @@ inline void for_window(const Shape& s, int64_t y, int64_t x, const Visit& visit)
 
 // With channels last, an output pixel is a sum of k * k vectors; a row of output pixels is one task.
 Tensor carafe(const Tensor& features, const Tensor& masks, int64_t kernel, int64_t groups, int64_t scale) {
-  const Shape s = read_shape(features, masks, kernel, groups, scale);
+  const ReassemblyShape s = read_reassembly(features, masks, kernel, groups, scale);
   const auto type = compute_type(features);
   const Tensor maps = channels_last(features, type), weights = channels_last(masks, type);
   const int64_t out_height = s.height * scale, out_width = s.width * scale;
@@ -84,7 +63,7 @@ std::tuple<Tensor, Tensor> carafe_backward(
     int64_t kernel,
     int64_t groups,
     int64_t scale) {
-  const Shape s = read_shape(features, masks, kernel, groups, scale);
+  const ReassemblyShape s = read_reassembly(features, masks, kernel, groups, scale);
   const auto type = compute_type(features);
   const Tensor maps = channels_last(features, type), weights = channels_last(masks, type),
                grads = channels_last(grad, type);

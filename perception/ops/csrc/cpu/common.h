@@ -19,7 +19,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
+#include "../inputs.h"
 #include "../platform.h"
 #include "../registration.h"
 
@@ -30,15 +30,6 @@ constexpr int64_t kTaskSize = 1 << 15; // elementary operations below which anot
 
 inline int64_t grain(int64_t operations_per_item) {
   return std::max<int64_t>(1, kTaskSize / std::max<int64_t>(1, operations_per_item));
-}
-
-// Half types are computed in float32.
-inline at::ScalarType compute_type(const Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
-inline Tensor as_type(const Tensor& x, at::ScalarType type) {
-  return x.to(type).contiguous();
 }
 
 // sum[i] += factor * values[i]

@@ -5,33 +5,17 @@
 namespace perception {
 namespace {
 
-struct Level {
-  int64_t height, width, start;
-};
-
-std::vector<Level> read_levels(const Tensor& value, at::IntArrayRef spatial_shapes) {
-  std::vector<Level> levels;
-  int64_t start = 0;
-  for (size_t i = 0; i + 1 < spatial_shapes.size(); i += 2) {
-    levels.push_back({spatial_shapes[i], spatial_shapes[i + 1], start});
-    start += spatial_shapes[i] * spatial_shapes[i + 1];
-  }
-  TORCH_CHECK(start == value.size(1), "the levels hold ", start, " positions, but value has ", value.size(1));
-  return levels;
-}
-
 Tensor ms_deform_attn(
     const Tensor& value,
     at::IntArrayRef spatial_shapes,
     const Tensor& sampling_locations,
     const Tensor& attention_weights) {
-  check_attention(value, sampling_locations, attention_weights, spatial_shapes.size() / 2);
   const auto type = compute_type(value);
   const Tensor values = as_type(value, type), locations = as_type(sampling_locations, type),
                weights = as_type(attention_weights, type);
-  const auto levels = read_levels(value, spatial_shapes);
+  const AttentionLevels levels = read_levels(value, spatial_shapes, sampling_locations, attention_weights);
   const int64_t batch = value.size(0), length = value.size(1), heads = value.size(2), dim = value.size(3);
-  const int64_t queries = locations.size(1), points = locations.size(4), num_levels = levels.size();
+  const int64_t queries = locations.size(1), points = locations.size(4), num_levels = levels.count;
   Tensor output = at::zeros({batch, queries, heads * dim}, values.options());
   AT_DISPATCH_FLOATING_TYPES(type, "ms_deform_attn", [&] {
     const scalar_t* v = values.const_data_ptr<scalar_t>();
@@ -44,7 +28,7 @@ Tensor ms_deform_attn(
       for (int64_t item = begin; item < end; ++item) { // (batch, query, head)
         const scalar_t* from = v + (item / (queries * heads) * length * heads + item % heads) * dim;
         for (int64_t level = 0; level < num_levels; ++level) {
-          const auto [height, width, start] = levels[level];
+          const int64_t height = levels.height[level], width = levels.width[level], start = levels.start[level];
           for (int64_t point = 0; point < points; ++point) {
             const int64_t sample = (item * num_levels + level) * points + point;
             const scalar_t x = place[2 * sample] * width - scalar_t(0.5);
@@ -74,13 +58,12 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
     at::IntArrayRef spatial_shapes,
     const Tensor& sampling_locations,
     const Tensor& attention_weights) {
-  check_attention(value, sampling_locations, attention_weights, spatial_shapes.size() / 2);
   const auto type = compute_type(value);
   const Tensor grads = as_type(grad, type), values = as_type(value, type),
                locations = as_type(sampling_locations, type), weights = as_type(attention_weights, type);
-  const auto levels = read_levels(value, spatial_shapes);
+  const AttentionLevels levels = read_levels(value, spatial_shapes, sampling_locations, attention_weights);
   const int64_t batch = value.size(0), length = value.size(1), heads = value.size(2), dim = value.size(3);
-  const int64_t queries = locations.size(1), points = locations.size(4), num_levels = levels.size();
+  const int64_t queries = locations.size(1), points = locations.size(4), num_levels = levels.count;
   Tensor grad_value = at::zeros_like(values), grad_locations = at::zeros_like(locations),
          grad_weights = at::zeros_like(weights);
   AT_DISPATCH_FLOATING_TYPES(type, "ms_deform_attn_backward", [&] {
@@ -100,7 +83,7 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
           const int64_t item = (image * queries + query) * heads + head;
           const scalar_t* pull = g + item * dim;
           for (int64_t level = 0; level < num_levels; ++level) {
-            const auto [height, width, start] = levels[level];
+            const int64_t height = levels.height[level], width = levels.width[level], start = levels.start[level];
             for (int64_t point = 0; point < points; ++point) {
               const int64_t sample = (item * num_levels + level) * points + point;
               const scalar_t x = place[2 * sample] * width - scalar_t(0.5);

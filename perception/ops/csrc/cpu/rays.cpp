@@ -16,30 +16,14 @@ std::tuple<Tensor, Tensor, Tensor> sample_rays(
     const std::optional<Tensor>& mask_scale,
     const std::optional<Tensor>& mask_shift,
     double stepdist) {
-  check_rays(start, unit, count, xyz_min, xyz_max, mask, mask_scale, mask_shift);
-  const auto type = start.scalar_type();
+  const RayInputs inputs(start, unit, count, xyz_min, xyz_max, mask, mask_scale, mask_shift, stepdist);
   const int64_t rays = start.size(0);
-  const Tensor starts = start.contiguous(), units = as_type(unit, type), counts = as_type(count, at::kLong),
-               low = as_type(xyz_min, type), high = as_type(xyz_max, type);
-  const bool masked = mask.has_value();
-  const Tensor cells = masked ? as_type(*mask, at::kBool) : Tensor(),
-               scale = masked ? as_type(*mask_scale, type) : Tensor(),
-               shift = masked ? as_type(*mask_shift, type) : Tensor();
   Tensor points, ray_id, step_id;
-  AT_DISPATCH_FLOATING_TYPES(type, "sample_rays", [&] {
-    RaySampler<scalar_t> sampler;
-    sampler.xyz_min = low.const_data_ptr<scalar_t>();
-    sampler.xyz_max = high.const_data_ptr<scalar_t>();
-    sampler.mask = masked ? cells.const_data_ptr<bool>() : nullptr;
-    sampler.mask_scale = masked ? scale.const_data_ptr<scalar_t>() : nullptr;
-    sampler.mask_shift = masked ? shift.const_data_ptr<scalar_t>() : nullptr;
-    for (int axis = 0; axis < 3; ++axis) {
-      sampler.shape[axis] = masked ? cells.size(axis) : 0;
-    }
-    sampler.stepdist = stepdist;
-    const scalar_t* from = starts.const_data_ptr<scalar_t>();
-    const scalar_t* along = units.const_data_ptr<scalar_t>();
-    const int64_t* steps = counts.const_data_ptr<int64_t>();
+  AT_DISPATCH_FLOATING_TYPES(start.scalar_type(), "sample_rays", [&] {
+    const RaySampler<scalar_t> sampler = inputs.sampler<scalar_t>();
+    const scalar_t* from = inputs.start.const_data_ptr<scalar_t>();
+    const scalar_t* along = inputs.unit.const_data_ptr<scalar_t>();
+    const int64_t* steps = inputs.count.const_data_ptr<int64_t>();
 
     std::vector<int64_t> first(rays + 1, 0);
     at::parallel_for(0, rays, grain(2000), [&](int64_t begin, int64_t end) {
@@ -54,8 +38,8 @@ std::tuple<Tensor, Tensor, Tensor> sample_rays(
       first[ray + 1] += first[ray];
     }
     points = at::empty({first[rays], 3}, start.options());
-    ray_id = at::empty({first[rays]}, counts.options());
-    step_id = at::empty({first[rays]}, counts.options());
+    ray_id = at::empty({first[rays]}, inputs.count.options());
+    step_id = at::empty({first[rays]}, inputs.count.options());
     scalar_t* point_out = points.mutable_data_ptr<scalar_t>();
     int64_t* ray_out = ray_id.mutable_data_ptr<int64_t>();
     int64_t* step_out = step_id.mutable_data_ptr<int64_t>();

@@ -225,20 +225,6 @@ void masked_rmsprop_(
   });
 }
 
-std::vector<HashLevel> read_hash_levels(
-    const Tensor& params, at::IntArrayRef offsets, at::IntArrayRef resolutions, at::ArrayRef<double> scales) {
-  TORCH_CHECK(
-      offsets.size() == resolutions.size() + 1 && scales.size() == resolutions.size(),
-      "a grid of L levels has L + 1 offsets, L resolutions and L scales");
-  TORCH_CHECK(params.dim() == 2 && params.size(0) == offsets.back(), "params must have a row per entry");
-  std::vector<HashLevel> levels;
-  for (size_t i = 0; i < resolutions.size(); ++i) {
-    levels.push_back({offsets[i], offsets[i + 1] - offsets[i], resolutions[i], float(scales[i])});
-    TORCH_CHECK(levels.back().size > 0, "level ", i, " has no entries");
-  }
-  return levels;
-}
-
 // A task takes a run of points through all levels, level by level, so that one table at a time fills the cache.
 Tensor hash_grid(
     const Tensor& positions,
@@ -246,20 +232,19 @@ Tensor hash_grid(
     at::IntArrayRef offsets,
     at::IntArrayRef resolutions,
     at::ArrayRef<double> scales) {
-  check_positions(params, positions);
-  const auto levels = read_hash_levels(params, offsets, resolutions, scales);
-  const int64_t count = positions.size(0), features = params.size(1), width = int64_t(levels.size()) * features;
+  const HashLevels levels = read_hash_levels(positions, params, offsets, resolutions, scales);
+  const int64_t count = positions.size(0), features = params.size(1), width = levels.count * features;
   const Tensor table = params.contiguous(), places = as_type(positions, params.scalar_type());
   Tensor encoded = at::zeros({count, width}, params.options());
   AT_DISPATCH_FLOATING_TYPES(params.scalar_type(), "hash_grid", [&] {
     const scalar_t* in = table.const_data_ptr<scalar_t>();
     const scalar_t* place = places.const_data_ptr<scalar_t>();
     scalar_t* out = encoded.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, count, grain(60 * int64_t(levels.size())), [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, count, grain(60 * levels.count), [&](int64_t begin, int64_t end) {
       HashCorners<scalar_t> corners;
-      for (size_t level = 0; level < levels.size(); ++level) {
+      for (int64_t level = 0; level < levels.count; ++level) {
         for (int64_t i = begin; i < end; ++i) {
-          corners.set(place + 3 * i, levels[level]);
+          corners.set(place + 3 * i, levels.level[level]);
           scalar_t* sum = out + i * width + level * features;
           for (int k = 0; k < 8; ++k) {
             const scalar_t weight = corners.weight(k);
@@ -284,9 +269,8 @@ std::tuple<Tensor, Tensor> hash_grid_backward(
     at::ArrayRef<double> scales,
     bool to_positions,
     bool to_params) {
-  check_positions(params, positions);
-  const auto levels = read_hash_levels(params, offsets, resolutions, scales);
-  const int64_t count = positions.size(0), features = params.size(1), width = int64_t(levels.size()) * features;
+  const HashLevels levels = read_hash_levels(positions, params, offsets, resolutions, scales);
+  const int64_t count = positions.size(0), features = params.size(1), width = levels.count * features;
   const Tensor table = params.contiguous(), places = as_type(positions, params.scalar_type()),
                pulls = as_type(grad, params.scalar_type());
   Tensor grad_positions = at::zeros({to_positions ? count : 0, 3}, params.options());
@@ -298,11 +282,11 @@ std::tuple<Tensor, Tensor> hash_grid_backward(
     scalar_t* out_positions = grad_positions.mutable_data_ptr<scalar_t>();
     scalar_t* out_params = grad_params.mutable_data_ptr<scalar_t>();
     if (to_params) {
-      at::parallel_for(0, levels.size(), 1, [&](int64_t begin, int64_t end) {
+      at::parallel_for(0, levels.count, 1, [&](int64_t begin, int64_t end) {
         HashCorners<scalar_t> corners;
         for (int64_t level = begin; level < end; ++level) {
           for (int64_t i = 0; i < count; ++i) {
-            corners.set(place + 3 * i, levels[level]);
+            corners.set(place + 3 * i, levels.level[level]);
             const scalar_t* g = pull + i * width + level * features;
             for (int k = 0; k < 8; ++k) {
               const scalar_t weight = corners.weight(k);
@@ -316,11 +300,11 @@ std::tuple<Tensor, Tensor> hash_grid_backward(
       });
     }
     if (to_positions) {
-      at::parallel_for(0, count, grain(100 * int64_t(levels.size())), [&](int64_t begin, int64_t end) {
+      at::parallel_for(0, count, grain(100 * levels.count), [&](int64_t begin, int64_t end) {
         HashCorners<scalar_t> corners;
-        for (size_t level = 0; level < levels.size(); ++level) {
+        for (int64_t level = 0; level < levels.count; ++level) {
           for (int64_t i = begin; i < end; ++i) {
-            corners.set(place + 3 * i, levels[level]);
+            corners.set(place + 3 * i, levels.level[level]);
             const scalar_t* g = pull + i * width + level * features;
             for (int k = 0; k < 8; ++k) {
               scalar_t match = 0;
@@ -328,7 +312,7 @@ std::tuple<Tensor, Tensor> hash_grid_backward(
                 match += g[f] * in[corners.entry[k] * features + f];
               }
               for (int axis = 0; axis < 3; ++axis) {
-                out_positions[3 * i + axis] += match * corners.slope(k, axis) * scalar_t(levels[level].scale);
+                out_positions[3 * i + axis] += match * corners.slope(k, axis) * scalar_t(levels.level[level].scale);
               }
             }
           }

@@ -3,20 +3,6 @@
 namespace perception {
 namespace {
 
-struct Shape {
-  int64_t batch, channels, height, width, kernel, groups, scale;
-
-  PERCEPTION_HD int64_t taps() const {
-    return kernel * kernel;
-  }
-  PERCEPTION_HD int64_t out_height() const {
-    return height * scale;
-  }
-  PERCEPTION_HD int64_t out_width() const {
-    return width * scale;
-  }
-};
-
 constexpr int kPixels = 128; // output pixels of a block, which lie side by side in memory
 constexpr int64_t kSharedBytes = 48 * 1024; // what a block may use without asking for more
 constexpr int64_t kChannels = 32; // channels that share one load of the weights
@@ -27,12 +13,12 @@ template <typename T, typename C, bool kShared>
 __global__ void forward_kernel(
     const T* __restrict__ features,
     const T* __restrict__ masks,
-    Shape s,
+    ReassemblyShape s,
     int64_t tiles,
     int64_t chunks,
     T* __restrict__ output) {
   PERCEPTION_SHARED(C, weights); // (taps, kPixels)
-  const int64_t pixels = s.out_height() * s.out_width(), per_group = s.channels / s.groups;
+  const int64_t pixels = s.out_height() * s.out_width(), per_group = s.per_group();
   const int64_t tile = blockIdx.x % tiles, chunk = blockIdx.x / tiles % chunks,
                 group = blockIdx.x / (tiles * chunks) % s.groups, image = blockIdx.x / (tiles * chunks * s.groups);
   const int64_t pixel = tile * kPixels + threadIdx.x;
@@ -70,11 +56,11 @@ __global__ void forward_kernel(
 // A thread per input number gathers from the output pixels in whose windows it lies: no atomics, one order of summation.
 template <typename T, typename C>
 __global__ void backward_features_kernel(
-    const T* __restrict__ grad, const T* __restrict__ masks, Shape s, int64_t total, T* __restrict__ out) {
+    const T* __restrict__ grad, const T* __restrict__ masks, ReassemblyShape s, int64_t total, T* __restrict__ out) {
   const int64_t pixels = s.out_height() * s.out_width(), reach = s.kernel / 2;
   PERCEPTION_FOR(item, total) {
     const int64_t x = item % s.width, y = item / s.width % s.height, channel = item / (s.width * s.height) % s.channels,
-                  image = item / (s.width * s.height * s.channels), group = channel / (s.channels / s.groups);
+                  image = item / (s.width * s.height * s.channels), group = channel / s.per_group();
     const T* pull = grad + (image * s.channels + channel) * pixels;
     const T* mask = masks + (image * s.groups + group) * s.taps() * pixels;
     C sum = 0;
@@ -103,8 +89,8 @@ __global__ void backward_features_kernel(
 // A thread per weight sums over the channels of its group. Bound: gradients and window pixels, G times in all.
 template <typename T, typename C>
 __global__ void backward_masks_kernel(
-    const T* __restrict__ grad, const T* __restrict__ features, Shape s, int64_t total, T* __restrict__ out) {
-  const int64_t pixels = s.out_height() * s.out_width(), per_group = s.channels / s.groups;
+    const T* __restrict__ grad, const T* __restrict__ features, ReassemblyShape s, int64_t total, T* __restrict__ out) {
+  const int64_t pixels = s.out_height() * s.out_width(), per_group = s.per_group();
   PERCEPTION_FOR(item, total) {
     const int64_t pixel = item % pixels, tap = item / pixels % s.taps(), group = item / (pixels * s.taps()) % s.groups,
                   image = item / (pixels * s.taps() * s.groups);
@@ -129,24 +115,14 @@ at::ScalarType common_type(const Tensor& features, const Tensor& masks) {
   return features.scalar_type() == masks.scalar_type() ? features.scalar_type() : compute_type(features);
 }
 
-Shape read_shape(const Tensor& features, const Tensor& masks, int64_t kernel, int64_t groups, int64_t scale) {
-  check_devices(features, {masks});
-  const Shape s{features.size(0), features.size(1), features.size(2), features.size(3), kernel, groups, scale};
-  TORCH_CHECK(kernel % 2 == 1, "kernel_size must be odd, got ", kernel);
-  TORCH_CHECK(groups > 0 && s.channels % groups == 0, groups, " groups do not divide ", s.channels, " channels");
-  const std::vector<int64_t> expected{s.batch, groups * s.taps(), s.out_height(), s.out_width()};
-  TORCH_CHECK(masks.sizes() == at::IntArrayRef(expected), "masks must have the shape ", expected);
-  return s;
-}
-
 Tensor carafe(const Tensor& features, const Tensor& masks, int64_t kernel, int64_t groups, int64_t scale) {
-  const Shape s = read_shape(features, masks, kernel, groups, scale);
+  const ReassemblyShape s = read_reassembly(features, masks, kernel, groups, scale);
   PERCEPTION_GUARD(features);
   const auto type = common_type(features, masks);
   const Tensor maps = features.to(type).contiguous(), weights = masks.to(type).contiguous();
   Tensor output = at::empty({s.batch, s.channels, s.out_height(), s.out_width()}, maps.options());
   const int64_t tiles = ceil_div(s.out_height() * s.out_width(), kPixels),
-                chunks = ceil_div(s.channels / groups, kChannels);
+                chunks = ceil_div(s.per_group(), kChannels);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, maps.scalar_type(), "carafe", [&] {
     using compute_t = typename Compute<scalar_t>::type;
     const int64_t bytes = s.taps() * kPixels * int64_t(sizeof(compute_t));
@@ -167,7 +143,7 @@ std::tuple<Tensor, Tensor> carafe_backward(
     int64_t kernel,
     int64_t groups,
     int64_t scale) {
-  const Shape s = read_shape(features, masks, kernel, groups, scale);
+  const ReassemblyShape s = read_reassembly(features, masks, kernel, groups, scale);
   PERCEPTION_GUARD(features);
   const auto type = common_type(features, masks);
   const Tensor maps = features.to(type).contiguous(), weights = masks.to(type).contiguous(),

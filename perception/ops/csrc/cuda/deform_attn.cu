@@ -5,29 +5,6 @@
 namespace perception {
 namespace {
 
-constexpr int kMaxLevels = 16;
-
-struct Levels {
-  int64_t count, length;
-  int64_t height[kMaxLevels], width[kMaxLevels], start[kMaxLevels];
-};
-
-Levels read_levels(const Tensor& value, at::IntArrayRef spatial_shapes) {
-  Levels levels{};
-  levels.count = spatial_shapes.size() / 2;
-  levels.length = value.size(1);
-  TORCH_CHECK(levels.count <= kMaxLevels, "at most ", kMaxLevels, " levels are supported, got ", levels.count);
-  int64_t start = 0;
-  for (int64_t i = 0; i < levels.count; ++i) {
-    levels.height[i] = spatial_shapes[2 * i];
-    levels.width[i] = spatial_shapes[2 * i + 1];
-    levels.start[i] = start;
-    start += levels.height[i] * levels.width[i];
-  }
-  TORCH_CHECK(start == levels.length, "the levels hold ", start, " positions, but value has ", levels.length);
-  return levels;
-}
-
 // A thread per output number; the threads of a head read whole vectors. Bound: 12 bytes per sample for location and
 // weight, the results, and the values that the cache does not hold.
 template <typename T, typename C>
@@ -35,7 +12,7 @@ __global__ void forward_kernel(
     const T* __restrict__ value,
     const C* __restrict__ locations,
     const C* __restrict__ weights,
-    Levels levels,
+    AttentionLevels levels,
     int64_t queries,
     int64_t heads,
     int64_t dim,
@@ -75,7 +52,7 @@ __global__ void backward_kernel(
     const T* __restrict__ value,
     const C* __restrict__ locations,
     const C* __restrict__ weights,
-    Levels levels,
+    AttentionLevels levels,
     int64_t queries,
     int64_t heads,
     int64_t dim,
@@ -130,12 +107,11 @@ Tensor ms_deform_attn(
     at::IntArrayRef spatial_shapes,
     const Tensor& sampling_locations,
     const Tensor& attention_weights) {
-  check_attention(value, sampling_locations, attention_weights, spatial_shapes.size() / 2);
   PERCEPTION_GUARD(value);
   const auto type = compute_type(value);
-  const Tensor values = value.contiguous(), locations = sampling_locations.to(type).contiguous(),
-               weights = attention_weights.to(type).contiguous();
-  const Levels levels = read_levels(value, spatial_shapes);
+  const Tensor values = value.contiguous(), locations = as_type(sampling_locations, type),
+               weights = as_type(attention_weights, type);
+  const AttentionLevels levels = read_levels(value, spatial_shapes, sampling_locations, attention_weights);
   const int64_t heads = value.size(2), dim = value.size(3), queries = locations.size(1), points = locations.size(4);
   Tensor output = at::empty({value.size(0), queries, heads * dim}, values.options());
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, values.scalar_type(), "ms_deform_attn", [&] {
@@ -155,12 +131,11 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
     at::IntArrayRef spatial_shapes,
     const Tensor& sampling_locations,
     const Tensor& attention_weights) {
-  check_attention(value, sampling_locations, attention_weights, spatial_shapes.size() / 2);
   PERCEPTION_GUARD(value);
   const auto type = compute_type(value);
   const Tensor values = value.contiguous(), pulls = grad.to(value.scalar_type()).contiguous(),
-               locations = sampling_locations.to(type).contiguous(), weights = attention_weights.to(type).contiguous();
-  const Levels levels = read_levels(value, spatial_shapes);
+               locations = as_type(sampling_locations, type), weights = as_type(attention_weights, type);
+  const AttentionLevels levels = read_levels(value, spatial_shapes, sampling_locations, attention_weights);
   const int64_t heads = value.size(2), dim = value.size(3), queries = locations.size(1), points = locations.size(4),
                 items = value.size(0) * queries * heads;
   Tensor to_value = at::zeros(values.sizes(), values.options().dtype(type)), to_locations = at::zeros_like(locations),

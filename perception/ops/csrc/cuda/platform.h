@@ -18,7 +18,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
+#include "../inputs.h"
 #include "../platform.h"
 #include "../registration.h"
 
@@ -220,10 +220,6 @@ template <>
 struct Compute<double> {
   using type = double;
 };
-
-inline at::ScalarType compute_type(const Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
 
 template <typename T>
 __device__ __forceinline__ T warp_sum(T value) {

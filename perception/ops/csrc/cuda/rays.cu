@@ -54,32 +54,15 @@ std::tuple<Tensor, Tensor, Tensor> sample_rays(
     const std::optional<Tensor>& mask_scale,
     const std::optional<Tensor>& mask_shift,
     double stepdist) {
-  check_rays(start, unit, count, xyz_min, xyz_max, mask, mask_scale, mask_shift);
   PERCEPTION_GUARD(start);
-  const auto type = start.scalar_type();
+  const RayInputs inputs(start, unit, count, xyz_min, xyz_max, mask, mask_scale, mask_shift, stepdist);
   const int64_t rays = start.size(0);
-  const bool masked = mask.has_value();
-  const Tensor starts = start.contiguous(), units = unit.to(type).contiguous(),
-               counts = count.to(at::kLong).contiguous(), low = xyz_min.to(type).contiguous(),
-               high = xyz_max.to(type).contiguous();
-  const Tensor cells = masked ? mask->to(at::kBool).contiguous() : Tensor(),
-               scale = masked ? mask_scale->to(type).contiguous() : Tensor(),
-               shift = masked ? mask_shift->to(type).contiguous() : Tensor();
-  Tensor kept = at::zeros({rays}, counts.options()), points, ray_id, step_id;
-  AT_DISPATCH_FLOATING_TYPES(type, "sample_rays", [&] {
-    RaySampler<scalar_t> sampler;
-    sampler.xyz_min = low.const_data_ptr<scalar_t>();
-    sampler.xyz_max = high.const_data_ptr<scalar_t>();
-    sampler.mask = masked ? cells.const_data_ptr<bool>() : nullptr;
-    sampler.mask_scale = masked ? scale.const_data_ptr<scalar_t>() : nullptr;
-    sampler.mask_shift = masked ? shift.const_data_ptr<scalar_t>() : nullptr;
-    for (int axis = 0; axis < 3; ++axis) {
-      sampler.shape[axis] = masked ? cells.size(axis) : 0;
-    }
-    sampler.stepdist = stepdist;
-    const scalar_t* from = starts.const_data_ptr<scalar_t>();
-    const scalar_t* along = units.const_data_ptr<scalar_t>();
-    const int64_t* steps = counts.const_data_ptr<int64_t>();
+  Tensor kept = at::zeros({rays}, inputs.count.options()), points, ray_id, step_id;
+  AT_DISPATCH_FLOATING_TYPES(start.scalar_type(), "sample_rays", [&] {
+    const RaySampler<scalar_t> sampler = inputs.sampler<scalar_t>();
+    const scalar_t* from = inputs.start.const_data_ptr<scalar_t>();
+    const scalar_t* along = inputs.unit.const_data_ptr<scalar_t>();
+    const int64_t* steps = inputs.count.const_data_ptr<int64_t>();
     int64_t* number = kept.mutable_data_ptr<int64_t>();
     const unsigned blocks = blocks_for(rays, 4);
     PERCEPTION_LAUNCH_TOGETHER(
@@ -88,8 +71,8 @@ std::tuple<Tensor, Tensor, Tensor> sample_rays(
     const Tensor ends = at::cumsum(kept, 0);
     const int64_t total = rays > 0 ? ends[rays - 1].item<int64_t>() : 0;
     points = at::empty({total, 3}, start.options());
-    ray_id = at::empty({total}, counts.options());
-    step_id = at::empty({total}, counts.options());
+    ray_id = at::empty({total}, inputs.count.options());
+    step_id = at::empty({total}, inputs.count.options());
     if (total > 0) {
       PERCEPTION_LAUNCH_TOGETHER(
           sample_kernel<scalar_t>, blocks, 128, 0, from, along, steps, sampler, rays, ends.const_data_ptr<int64_t>(),

@@ -64,7 +64,7 @@ Tensor trilinear_gather(const Tensor& table, const Tensor& position, at::IntArra
   check_positions(table, position);
   TORCH_CHECK(table.size(0) == shape[0] * shape[1] * shape[2], "table must have a row per voxel of ", shape);
   PERCEPTION_GUARD(table);
-  const Tensor rows = table.contiguous(), places = position.to(table.scalar_type()).contiguous();
+  const Tensor rows = table.contiguous(), places = as_type(position, table.scalar_type());
   Tensor values = at::empty({position.size(0), table.size(1)}, table.options());
   AT_DISPATCH_FLOATING_TYPES(table.scalar_type(), "trilinear_gather", [&] {
     PERCEPTION_LAUNCH(
@@ -79,7 +79,7 @@ Tensor trilinear_scatter(const Tensor& values, const Tensor& position, at::IntAr
   TORCH_CHECK(values.size(0) == position.size(0), "there must be a position for each of the values");
   const Side side = read_grid_shape(shape);
   PERCEPTION_GUARD(values);
-  const Tensor rows = values.contiguous(), places = position.to(values.scalar_type()).contiguous();
+  const Tensor rows = values.contiguous(), places = as_type(position, values.scalar_type());
   Tensor table = at::zeros({shape[0] * shape[1] * shape[2], values.size(1)}, values.options());
   AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "trilinear_scatter", [&] {
     PERCEPTION_LAUNCH(
@@ -257,29 +257,6 @@ void masked_rmsprop_(
   });
 }
 
-constexpr int kMaxLevels = 32;
-
-struct HashLevels {
-  int64_t count;
-  HashLevel level[kMaxLevels];
-};
-
-HashLevels read_hash_levels(
-    const Tensor& params, at::IntArrayRef offsets, at::IntArrayRef resolutions, at::ArrayRef<double> scales) {
-  TORCH_CHECK(
-      offsets.size() == resolutions.size() + 1 && scales.size() == resolutions.size(),
-      "a grid of L levels has L + 1 offsets, L resolutions and L scales");
-  TORCH_CHECK(params.dim() == 2 && params.size(0) == offsets.back(), "params must have a row per entry");
-  TORCH_CHECK(resolutions.size() <= kMaxLevels, "at most ", kMaxLevels, " levels are supported");
-  HashLevels levels{};
-  levels.count = resolutions.size();
-  for (int64_t i = 0; i < levels.count; ++i) {
-    levels.level[i] = {offsets[i], offsets[i + 1] - offsets[i], resolutions[i], float(scales[i])};
-    TORCH_CHECK(levels.level[i].size > 0, "level ", i, " has no entries");
-  }
-  return levels;
-}
-
 // A thread per level and point, level by level, so that one table at a time fills the cache. Bound: 12 bytes of position
 // and 4 F of result per level and point, and the entries that the cache does not hold.
 template <typename T>
@@ -364,11 +341,10 @@ Tensor hash_grid(
     at::IntArrayRef offsets,
     at::IntArrayRef resolutions,
     at::ArrayRef<double> scales) {
-  check_positions(params, positions);
-  const HashLevels levels = read_hash_levels(params, offsets, resolutions, scales);
+  const HashLevels levels = read_hash_levels(positions, params, offsets, resolutions, scales);
   PERCEPTION_GUARD(params);
   const int64_t count = positions.size(0), features = params.size(1);
-  const Tensor table = params.contiguous(), places = positions.to(params.scalar_type()).contiguous();
+  const Tensor table = params.contiguous(), places = as_type(positions, params.scalar_type());
   Tensor encoded = at::empty({count, levels.count * features}, params.options());
   AT_DISPATCH_FLOATING_TYPES(params.scalar_type(), "hash_grid", [&] {
     PERCEPTION_LAUNCH(
@@ -387,12 +363,11 @@ std::tuple<Tensor, Tensor> hash_grid_backward(
     at::ArrayRef<double> scales,
     bool to_positions,
     bool to_params) {
-  check_positions(params, positions);
-  const HashLevels levels = read_hash_levels(params, offsets, resolutions, scales);
+  const HashLevels levels = read_hash_levels(positions, params, offsets, resolutions, scales);
   PERCEPTION_GUARD(params);
   const auto type = params.scalar_type();
   const int64_t count = positions.size(0), features = params.size(1);
-  const Tensor table = params.contiguous(), places = positions.to(type).contiguous(), pulls = grad.to(type).contiguous();
+  const Tensor table = params.contiguous(), places = as_type(positions, type), pulls = as_type(grad, type);
   Tensor grad_positions = at::empty({to_positions ? count : 0, 3}, params.options());
   Tensor grad_params = at::zeros({to_params ? params.size(0) : 0, features}, params.options());
   AT_DISPATCH_FLOATING_TYPES(type, "hash_grid_backward", [&] {
