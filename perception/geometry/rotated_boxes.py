@@ -1,0 +1,34 @@
+"""Rotated boxes (cx, cy, w, h, angle) in pixels and radians; a positive angle turns clockwise as seen in the image."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from perception.ops._polygons import rotate
+
+
+def box_corners(boxes: Tensor) -> Tensor:
+    """Corners (..., 4, 2) of boxes (..., 5), clockwise as seen in the image; of an upright box from its top left."""
+    signs = boxes.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    return boxes[..., None, :2] + rotate(signs * boxes[..., None, 2:4] / 2, boxes[..., None, 4])
+
+
+def as_le90(boxes: Tensor) -> Tensor:
+    """The same boxes (..., 5) with w >= h and the angle in [-pi/2, pi/2)."""
+    centre, width, height, angle = boxes[..., :2], boxes[..., 2], boxes[..., 3], boxes[..., 4]
+    swap = width < height
+    angle = torch.where(swap, angle + math.pi / 2, angle)
+    angle = torch.remainder(angle + math.pi / 2, math.pi) - math.pi / 2
+    sizes = torch.stack([torch.where(swap, height, width), torch.where(swap, width, height), angle], -1)
+    return torch.cat([centre, sizes], -1)
+
+
+def upright_bounds(boxes: Tensor) -> Tensor:
+    """The smallest upright boxes (..., 4) as xyxy around boxes (..., 5)."""
+    cos, sin = boxes[..., 4].cos().abs(), boxes[..., 4].sin().abs()
+    width, height = boxes[..., 2], boxes[..., 3]
+    reach = torch.stack([width * cos + height * sin, width * sin + height * cos], -1) / 2
+    return torch.cat([boxes[..., :2] - reach, boxes[..., :2] + reach], -1)
