@@ -9,7 +9,10 @@ from mmdet.models.backbones.resnet import Bottleneck
 from mmdet.registry import MODELS
 from torch import nn
 
+from perception.engine.errors import UserError
+
 from .conv import AdaptiveRotatedConv2d
+from .converter import is_plain_resnet, to_perception
 
 # Blocks of each stage whose 3x3 convolution is replaced: none, all, all, all ("xFFF").
 PUBLISHED_REPLACE = ((), None, None, None)
@@ -18,6 +21,9 @@ PUBLISHED_REPLACE = ((), None, None, None)
 @MODELS.register_module()
 class ARCResNet(ResNet):
     """ResNet-50/101/152 whose bottlenecks, in given stages, have an :class:`AdaptiveRotatedConv2d` in the middle.
+
+    The authors' pre-trained backbones can be named in ``init_cfg`` as they are: their keys are read as ours. Whole
+    detectors have to be converted, since more than names differs.
 
     Args:
         replace: for each stage the numbers of the blocks to replace; ``None`` for all of a stage. (The released configs
@@ -52,6 +58,22 @@ class ARCResNet(ResNet):
                     raise ValueError(f"stage {stage} has blocks 0 to {len(blocks) - 1}, but replace names {number}")
                 blocks[number].conv2 = _rotated(blocks[number].conv2, kernel_number)
         self._freeze_stages()
+        self.register_load_state_dict_pre_hook(_accept_pretrained)
+
+
+def _accept_pretrained(module: ARCResNet, state_dict: dict, prefix: str, *_) -> None:
+    # Only for a bare backbone: within a detector, the authors' names mean their angles too, and must not be accepted.
+    if prefix:
+        return
+    if is_plain_resnet(state_dict):
+        raise UserError(
+            "these are weights of a plain ResNet; make a start for ARC from them with "
+            "python tools/convert_checkpoint.py arc RESNET.pth data/pretrained/START.pth and name that file"
+        )
+    if any(".rounting_func." in key for key in state_dict):
+        renamed = to_perception(state_dict).checkpoint["state_dict"]
+        state_dict.clear()
+        state_dict.update(renamed)
 
 
 def _rotated(conv: nn.Conv2d, kernel_number: int) -> AdaptiveRotatedConv2d:

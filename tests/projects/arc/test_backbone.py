@@ -117,3 +117,43 @@ def test_a_backbone_without_a_prefix_is_converted():
     assert missing.unexpected_keys == ["fc.weight"]
     with pytest.raises(UserError, match="does not hold an ARC model"):
         converter.to_perception({"layer1.0.conv1.weight": torch.zeros(1)})
+
+
+def test_the_authors_backbone_is_read_through_init_cfg(tmp_path):
+    model, theirs = authors_detector()
+    bare = {key.removeprefix("backbone."): v for key, v in theirs.items() if key.startswith("backbone.")}
+    torch.save({"state_dict": {**bare, "fc.weight": torch.zeros(10, 4)}}, tmp_path / "arc.pth")
+    init = dict(type="Pretrained", checkpoint=str(tmp_path / "arc.pth"))
+    loaded = MODELS.build(dict(type="mmdet.ARCResNet", depth=50, init_cfg=init, **SMALL))
+    loaded.init_weights()
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    # Inside a detector the old names are refused: the sign of its angles would be wrong too.
+    detector = torch.nn.Module()
+    detector.backbone = ARCResNet(50, **SMALL)
+    with pytest.raises(RuntimeError, match="rounting_func"):
+        detector.load_state_dict({key: v for key, v in theirs.items() if key.startswith("backbone.")})
+
+
+def test_a_plain_resnet_becomes_a_start(monkeypatch):
+    plain, model = ResNet(50, base_channels=8, stem_channels=8), ARCResNet(50, base_channels=8, stem_channels=8)
+    plain.eval()
+    model.eval()
+    weights = {**plain.state_dict(), "fc.weight": torch.zeros(10, 256)}
+    start = converter.to_perception(weights)
+    assert start.description == "start for an ARC backbone from a plain ResNet, its 3x3 kernels in 4 copies"
+    report = model.load_state_dict(start.checkpoint["state_dict"], strict=False)
+    assert report.unexpected_keys == ["fc.weight"]
+    assert all(".routing." in key for key in report.missing_keys)
+    x = torch.randn(2, 3, 64, 64)
+    # As the routing starts: nearly the plain network. With gates of a half and no rotation: exactly.
+    for ours, theirs in zip(model(x), plain(x)):
+        torch.testing.assert_close(ours, theirs, atol=0.1 * theirs.abs().max().item(), rtol=0)
+    half = lambda routing, x: (x.new_full((len(x), 4), 0.5), x.new_zeros(len(x), 4))  # noqa: E731
+    monkeypatch.setattr("projects.arc.routing.RoutingFunction.forward", half)
+    for ours, theirs in zip(model(x), plain(x)):
+        torch.testing.assert_close(ours, theirs, atol=1e-4 * theirs.abs().max().item(), rtol=1e-4)
+    assert converter.inflate(weights, 6)["layer2.0.conv2.weight"].shape == (6, 16, 16, 3, 3)
+    with pytest.raises(UserError, match="weights of a plain ResNet; make a start"):
+        model.load_state_dict(weights, strict=False)
+    with pytest.raises(UserError, match="does not hold an ARC model"):
+        converter.to_perception({"layer2.0.conv2.weight": torch.zeros(8, 8, 3, 3)})  # a ResNet-18 or 34
