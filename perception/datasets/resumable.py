@@ -16,6 +16,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet.datasets import AspectRatioBatchSampler
 from mmdet.registry import DATA_SAMPLERS, TRANSFORMS
+from torch.utils.data import BatchSampler, Sampler
 
 
 class SeededIndex(int):
@@ -32,9 +33,8 @@ class SeededIndex(int):
         return SeededIndex, (int(self), self.seed)
 
 
-@DATA_SAMPLERS.register_module()
-class ResumableBatchSampler(AspectRatioBatchSampler):
-    """Batches of portrait or of landscape images over MMEngine's ``InfiniteSampler``, with a seed per sample."""
+class _Resumable(BatchSampler):
+    """What a batch sampler over MMEngine's ``InfiniteSampler`` draws, from any batch on and with a seed per sample."""
 
     _skipped = 0
 
@@ -52,6 +52,24 @@ class ResumableBatchSampler(AspectRatioBatchSampler):
     def _seed(self, position: int) -> int:
         sequence = np.random.SeedSequence([self.sampler.seed, self.sampler.rank, position])
         return int(sequence.generate_state(1)[0])
+
+
+@DATA_SAMPLERS.register_module()
+class ResumableBatchSampler(_Resumable, AspectRatioBatchSampler):
+    """Batches of portrait or of landscape images over MMEngine's ``InfiniteSampler``, with a seed per sample."""
+
+
+@DATA_SAMPLERS.register_module()
+class ResumableMixedBatchSampler(_Resumable):
+    """The same without regard to orientation, for images that are cropped to one size.
+
+    Args:
+        sampler: MMEngine's ``InfiniteSampler``.
+        batch_size: images of a batch.
+    """
+
+    def __init__(self, sampler: Sampler, batch_size: int):
+        super().__init__(sampler, batch_size, drop_last=True)
 
 
 @TRANSFORMS.register_module()

@@ -1,39 +1,96 @@
-"""SegNeXt's head with FreqFusion, registered with mmseg."""
+"""Heads for semantic segmentation with FreqFusion, registered with mmseg."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmseg.models.decode_heads import LightHamHead
+from mmseg.models.decode_heads import LightHamHead, SegformerHead, UPerHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from .pyramid import join_top_down, joining_fusions
+from .fusion import FreqFusion
+from .pyramid import add_top_down, adding_fusions, join_top_down, joining_fusions
+
+# What the released SegNeXt uses: offsets from similarities alone, in four groups, and no Hamming window.
+SEGNEXT = dict(feature_resample=True, feature_resample_group=4, direction_feat="sim", hamming_window=False)
+
+
+class _FreqAware(BaseDecodeHead):
+    """A head whose fusions start as FreqFusion does, not as mmseg initialises convolutions."""
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        for module in self.modules():
+            if isinstance(module, FreqFusion):
+                module.init_weights()
 
 
 @MODELS.register_module()
-class LightHamHeadFreqAware(LightHamHead):
+class LightHamHeadFreqAware(_FreqAware, LightHamHead):
     """mmseg's ``LightHamHead`` whose maps are joined by FreqFusion instead of being resized.
 
     Args:
         compress_ratio: of the fusions. (8 leaves SegNeXt-T a number of channels that cannot be normalised.)
-        freq_fusion: other settings of :class:`~projects.freqfusion.fusion.FreqFusion`. By default those of the released
-            SegNeXt: offsets from similarities alone, in four groups, and no Hamming window.
+        freq_fusion: other settings of :class:`~projects.freqfusion.fusion.FreqFusion`; default: :data:`SEGNEXT`.
         **kwargs: of ``LightHamHead``.
     """
 
     def __init__(self, compress_ratio: int = 4, freq_fusion: dict | None = None, **kwargs):
         super().__init__(**kwargs)
-        settings = dict(feature_resample=True, feature_resample_group=4, direction_feat="sim", hamming_window=False)
-        self.freqfusions = joining_fusions(self.in_channels, compress_ratio, **{**settings, **(freq_fusion or {})})
-
-    def init_weights(self) -> None:
-        """As mmseg's; the fusions start as FreqFusion does."""
-        super().init_weights()
-        for fusion in self.freqfusions:
-            fusion.init_weights()
+        self.freqfusions = joining_fusions(self.in_channels, compress_ratio, **{**SEGNEXT, **(freq_fusion or {})})
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Logits (B, num_classes, H, W) at the size of the first map."""
         joined = join_top_down(self._transform_inputs(inputs), self.freqfusions)
         return self.cls_seg(self.align(self.hamburger(self.squeeze(joined))))
+
+
+@MODELS.register_module()
+class SegformerHeadFreqAware(_FreqAware, SegformerHead):
+    """mmseg's ``SegformerHead`` whose projected maps are joined by FreqFusion instead of being resized.
+
+    The authors have released no such head; they name this scheme, and compression by 8, in their issues 16 and 35.
+
+    Args:
+        compress_ratio: of the fusions.
+        freq_fusion: other settings of :class:`~projects.freqfusion.fusion.FreqFusion`; default: :data:`SEGNEXT`.
+        **kwargs: of ``SegformerHead``.
+    """
+
+    def __init__(self, compress_ratio: int = 8, freq_fusion: dict | None = None, **kwargs):
+        super().__init__(**kwargs)
+        channels = [self.channels] * len(self.in_channels)
+        self.freqfusions = joining_fusions(channels, compress_ratio, **{**SEGNEXT, **(freq_fusion or {})})
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Logits (B, num_classes, H, W) at the size of the first map."""
+        maps = [conv(x) for conv, x in zip(self.convs, self._transform_inputs(inputs))]
+        return self.cls_seg(self.fusion_conv(join_top_down(maps, self.freqfusions)))
+
+
+@MODELS.register_module()
+class UPerHeadFreqAware(_FreqAware, UPerHead):
+    """mmseg's ``UPerHead`` with FreqFusion where levels meet: in its pyramid, and where all of them are joined.
+
+    Args:
+        compress_ratio: of the fusions.
+        freq_fusion: other settings of :class:`~projects.freqfusion.fusion.FreqFusion`; default: offsets in four groups
+            as in the authors' pyramids for detection.
+        **kwargs: of ``UPerHead``.
+    """
+
+    def __init__(self, compress_ratio: int = 8, freq_fusion: dict | None = None, **kwargs):
+        super().__init__(**kwargs)
+        settings = {**dict(feature_resample=True, feature_resample_group=4), **(freq_fusion or {})}
+        channels = [self.channels] * len(self.in_channels)
+        self.alignment = adding_fusions(channels, compress_ratio, **settings)
+        self.freqfusions = joining_fusions(channels, compress_ratio, **settings)
+
+    def _forward_feature(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The map (B, channels, H, W) before classification."""
+        inputs = self._transform_inputs(inputs)
+        laterals = [conv(x) for conv, x in zip(self.lateral_convs, inputs)] + [self.psp_forward(inputs)]
+        *fused, deepest = add_top_down(laterals, self.alignment)
+        maps = [conv(x) for conv, x in zip(self.fpn_convs, fused)] + [deepest]
+        return self.fpn_bottleneck(join_top_down(maps, self.freqfusions))

@@ -6,10 +6,16 @@ import pickle
 import random
 
 import numpy as np
+import pytest
 import torch
 from mmengine.dataset import InfiniteSampler
 
-from perception.datasets.resumable import ResumableBatchSampler, SeedAugmentation, SeededIndex
+from perception.datasets.resumable import (
+    ResumableBatchSampler,
+    ResumableMixedBatchSampler,
+    SeedAugmentation,
+    SeededIndex,
+)
 
 SIZES = [(100, 50), (50, 100), (80, 80), (60, 90), (90, 60), (70, 70), (40, 90)]
 
@@ -22,8 +28,8 @@ class Pictures:
         return dict(zip(("width", "height"), SIZES[index]))
 
 
-def batches(skip: int = 0, count: int = 12, seed: int = 5):
-    sampler = ResumableBatchSampler(InfiniteSampler(Pictures(), seed=seed), batch_size=2)
+def batches(skip: int = 0, count: int = 12, seed: int = 5, kind=ResumableBatchSampler):
+    sampler = kind(InfiniteSampler(Pictures(), seed=seed), batch_size=2)
     sampler.skip(skip)
     return list(itertools.islice(sampler, count))
 
@@ -32,8 +38,9 @@ def seeds(drawn):
     return [[index.seed for index in batch] for batch in drawn]
 
 
-def test_skipping_continues_the_same_stream():
-    whole, rest = batches(), batches(skip=5, count=7)
+@pytest.mark.parametrize("kind", [ResumableBatchSampler, ResumableMixedBatchSampler])
+def test_skipping_continues_the_same_stream(kind):
+    whole, rest = batches(kind=kind), batches(skip=5, count=7, kind=kind)
     assert rest == whole[5:]
     assert seeds(rest) == seeds(whole)[5:]
 
@@ -47,6 +54,13 @@ def test_every_draw_has_its_own_seed():
 def test_batches_hold_one_orientation():
     for batch in batches():
         assert len({SIZES[index][0] < SIZES[index][1] for index in batch}) == 1
+
+
+def test_mixed_batches_follow_the_sampler():
+    order = list(itertools.islice(InfiniteSampler(Pictures(), seed=5), 24))
+    mixed = batches(kind=ResumableMixedBatchSampler)
+    assert list(itertools.chain.from_iterable(mixed)) == order
+    assert any(len({SIZES[index][0] < SIZES[index][1] for index in batch}) == 2 for batch in mixed)
 
 
 def test_augmentation_repeats_for_the_same_draw():

@@ -4,10 +4,10 @@ import pytest
 import torch
 from mmdet.registry import MODELS as DETECTORS
 from mmengine.registry import DefaultScope
-from mmseg.models.decode_heads import LightHamHead
+from mmseg.models.decode_heads import LightHamHead, SegformerHead, UPerHead
 from mmseg.registry import MODELS as SEGMENTERS
 
-from projects.freqfusion.head import LightHamHeadFreqAware
+from projects.freqfusion.head import LightHamHeadFreqAware, SegformerHeadFreqAware, UPerHeadFreqAware
 from projects.freqfusion.neck import FreqFusionFPN
 from projects.freqfusion.pyramid import FreqFusionPyramid
 
@@ -90,6 +90,42 @@ def test_head():
     logits.square().mean().backward()
     assert all(p.grad is not None for p in head.freqfusions.parameters())
     assert isinstance(head, LightHamHeadFreqAware)
+
+
+@pytest.mark.usefixtures("_mmseg_names")
+@pytest.mark.parametrize(
+    ("kind", "stock", "compressed"),
+    [
+        # The scheme that the authors name for SegFormer: the deep map grows by one map's channels at a time.
+        (SegformerHeadFreqAware, SegformerHead, dict(freqfusions=[16, 24, 32])),
+        (UPerHeadFreqAware, UPerHead, dict(alignment=[16] * 3, freqfusions=[16, 24, 32])),
+    ],
+)
+def test_heads_for_four_maps(kind, stock, compressed):
+    options = dict(
+        in_channels=[8, 16, 24, 32],
+        in_index=[0, 1, 2, 3],
+        channels=64,
+        num_classes=5,
+        norm_cfg=dict(type="GN", num_groups=8),
+        align_corners=False,
+    )
+    head = SEGMENTERS.build(dict(type=f"mmseg.{kind.__name__}", **options))
+    head.init_weights()
+    plain, added = stock(**options), 0
+    for name, channels in compressed.items():
+        fusions = getattr(head, name)
+        assert [f.content_encoder.in_channels for f in fusions] == channels
+        assert all(f.content_encoder.weight.std() < 0.002 for f in fusions)
+        added += sum(p.numel() for p in fusions.parameters())
+    assert sum(p.numel() for p in head.parameters()) == sum(p.numel() for p in plain.parameters()) + added
+    inputs = maps([8, 16, 24, 32], 32, 48)
+    logits = head(inputs)
+    assert logits.shape == plain(inputs).shape == (2, 5, 32, 48)
+    logits.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for n, p in head.named_parameters() if "aux" not in n)
+    with pytest.raises(ValueError, match="exactly twice as large"):
+        head([*inputs[:3], torch.randn(2, 32, 5, 6)])
 
 
 def test_joined_channels_interleave_by_group():
