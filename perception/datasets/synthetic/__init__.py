@@ -7,8 +7,9 @@ A *family* is one module of this package. It follows one pattern, of which `shap
     def render(scene)           # a pure function of the scene: pixels and exact ground truth
     def write(out, params, *, overwrite=False, on_progress=None) -> Summary
 
-`textures` (backgrounds, fills, colours), `outlines` (polygons to antialiased coverage), `folder` (all-or-nothing
-writing) and the format writers (`coco_writer`) are shared by the families. `tools/make_demo_data.py` turns the fields
+`textures` (backgrounds, fills, colours), `outlines` (polygons to antialiased coverage), `painting` (laying these onto a
+picture), `params`, `folder` (all-or-nothing writing) and the format writers (`coco_writer`, `dota_writer`) are shared by
+the families. `tools/make_demo_data.py` turns the fields
 of `Params` into command-line options, so that a new family needs its module and one line in `FAMILIES`.
 """
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FAMILIES: dict[str, str] = {
     "shapes": "2D shapes on textured backgrounds: boxes and instance masks in COCO format",
+    "harbours": "aerial scenes with ships, planes, vehicles and tanks: rotated boxes in DOTA format",
     "radiance": "solids seen from all around: RGBA views, exact depth and normals, in Blender and other layouts",
 }
 """Name of each family (its module in this package) and what it holds, in one line."""

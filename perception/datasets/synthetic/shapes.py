@@ -7,16 +7,17 @@ class. Objects overlap and leave the picture a little; boxes and masks are those
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from perception.datasets.synthetic import outlines, textures
 from perception.datasets.synthetic.coco_writer import CocoWriter
 from perception.datasets.synthetic.folder import Recipe, Summary, publish
 from perception.datasets.synthetic.outlines import Outline, Stamp
+from perception.datasets.synthetic.painting import cast_shadow, lay
+from perception.datasets.synthetic.params import PictureParams
 from perception.datasets.synthetic.textures import Colour
 
 SHAPE_CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
@@ -41,25 +42,8 @@ MIN_PATTERNED_SIZE = 24.0  # on smaller objects a pattern would hide the outline
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(PictureParams):
     """The choices that determine the files."""
-
-    num_train: int = field(default=160, metadata={"help": "number of training images"})
-    num_val: int = field(default=40, metadata={"help": "number of validation images"})
-    seed: int = field(default=0, metadata={"help": "another seed gives other scenes"})
-    min_size: int = field(default=128, metadata={"help": "shortest image side in pixels"})
-    max_size: int = field(default=256, metadata={"help": "longest image side in pixels"})
-
-    def __post_init__(self):
-        for name in ("num_train", "num_val"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
-        if self.min_size < 64:
-            raise ValueError(f"min_size must be at least 64 pixels, not {self.min_size}")
-        if self.max_size < self.min_size:
-            raise ValueError(f"max_size ({self.max_size}) must not be below min_size ({self.min_size})")
 
 
 @dataclass(frozen=True)
@@ -237,7 +221,7 @@ def render(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     for index, item in enumerate(scene.objects):
         reach = max(2, round(0.12 * item.size))
         stamp = outlines.rasterise(outline_of(item), margin=2 * reach)
-        _draw_shadow(canvas, stamp, reach, scene.light)
+        cast_shadow(canvas, stamp, reach, scene.light)
         _draw_object(canvas, stamp, item, scene.light)
         picture, own = stamp.clip(scene.height, scene.width)
         owner[picture][stamp.coverage[own] >= 0.5] = index
@@ -252,18 +236,7 @@ def _draw_object(canvas: np.ndarray, stamp: Stamp, item: ShapeObject, light: flo
     pixels = textures.surface(
         rng, stamp.coverage, kind=item.surface, colour=item.colour, light=light, contrast=item.contrast
     )
-    picture, own = stamp.clip(*canvas.shape[:2])
-    alpha = stamp.coverage[own][..., None]
-    canvas[picture] += alpha * (pixels[own] - canvas[picture])
-
-
-def _draw_shadow(canvas: np.ndarray, stamp: Stamp, reach: int, light: float) -> None:
-    """Darken what lies below on the side away from the light, so that one sees which object is in front."""
-    shift = np.float32([[1, 0, -0.6 * reach * np.cos(light)], [0, 1, -0.6 * reach * np.sin(light)]])
-    height, width = stamp.coverage.shape
-    shadow = cv2.warpAffine(cv2.GaussianBlur(stamp.coverage, (0, 0), reach / 3), shift, (width, height))
-    picture, own = stamp.clip(*canvas.shape[:2])
-    canvas[picture] *= 1 - 0.45 * shadow[own][..., None]
+    lay(canvas, stamp, pixels)
 
 
 # ----------------------------------------------------------------------------------------------------------- writing
