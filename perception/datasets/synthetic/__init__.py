@@ -7,10 +7,10 @@ A *family* is one module of this package. It follows one pattern, of which `shap
     def render(scene)           # a pure function of the scene: pixels and exact ground truth
     def write(out, params, *, overwrite=False, on_progress=None) -> Summary
 
-`textures` (backgrounds, fills, colours), `outlines` (polygons to antialiased coverage), `painting` (laying these onto a
-picture), `params`, `folder` (all-or-nothing writing) and the format writers (`coco_writer`, `dota_writer`) are shared by
-the families. `tools/make_demo_data.py` turns the fields
-of `Params` into command-line options, so that a new family needs its module and one line in `FAMILIES`.
+`textures` (backgrounds, fills, colours), `outlines` (polygons to antialiased coverage), `painting` (laying these onto
+a picture), `params`, `folder` (all-or-nothing writing) and the format writers (`coco_writer`, `dota_writer`) are shared
+by the families. `tools/make_demo_data.py` turns the fields of `Params` into command-line options, so that a new family
+needs its module and one line in `FAMILIES`.
 """
 
 from __future__ import annotations

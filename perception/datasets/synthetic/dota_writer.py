@@ -2,9 +2,9 @@
 
 The layout of each split, for instance `train`::
 
-    train/images/P000000.png
-    train/labelTxt/P000000.txt    as DOTA is published: two header lines, then one object per line
-    train/annfiles/P000000.txt    the same objects without the header, as DOTA's image splitters write them
+    train/images/train_000000.png
+    train/labelTxt/train_000000.txt    as DOTA is published: two header lines, then one object per line
+    train/annfiles/train_000000.txt    the same objects without the header, as DOTA's image splitters write them
 
 The splitter reads `labelTxt`, MMRotate's `DOTADataset` reads `annfiles`.
 """
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+from perception.datasets.dota import Labels, format_labels
 
 
 class DotaWriter:
@@ -29,6 +31,7 @@ class DotaWriter:
 
     def __init__(self, root: Path, split: str, *, source: str, gsd: float):
         self._folder = root / split
+        self._split = split
         self._header = f"imagesource:{source}\ngsd:{gsd}\n"
         self._images = self._instances = 0
         for name in ("images", "labelTxt", "annfiles"):
@@ -43,13 +46,10 @@ class DotaWriter:
             classes: N class names.
             difficult: N flags of objects that evaluation leaves out.
         """
-        name = f"P{self._images:06d}"
+        name = f"{self._split}_{self._images:06d}"
         _, encoded = cv2.imencode(".png", image[..., ::-1])
         (self._folder / "images" / f"{name}.png").write_bytes(encoded.tobytes())
-        lines = "".join(
-            " ".join(f"{value:.2f}" for value in quad.ravel()) + f" {label} {int(flag)}\n"
-            for quad, label, flag in zip(corners, classes, difficult, strict=True)
-        )
+        lines = format_labels(Labels(corners, tuple(classes), tuple(int(flag) for flag in difficult)))
         (self._folder / "labelTxt" / f"{name}.txt").write_text(self._header + lines)
         (self._folder / "annfiles" / f"{name}.txt").write_text(lines)
         self._images += 1

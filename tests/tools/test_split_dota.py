@@ -1,0 +1,63 @@
+"""`tools/dataset_converters/split_dota.py` as a command line."""
+
+import pytest
+
+from perception.datasets.synthetic import harbours
+
+TOOL = "dataset_converters/split_dota"
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    root = tmp_path_factory.mktemp("harbours") / "raw"
+    harbours.write(root, harbours.Params(num_train=2, num_val=1, min_size=256, max_size=256))
+    return root
+
+
+def test_help_has_an_example(run_tool):
+    done = run_tool(TOOL, "--help")
+    assert done.code == 0
+    assert "python tools/dataset_converters/split_dota.py data/dota/train" in done.out
+
+
+def test_splits_and_leaves_a_complete_result(run_tool, raw, tmp_path):
+    arguments = (raw / "train", raw / "val", "--out", tmp_path / "out", "--sizes", 128, "--gaps", 32)
+    done = run_tool(TOOL, *arguments)
+    assert done.code == 0
+    assert done.out.startswith("made")
+    # 256 pixels at steps of 96: 3 x 3 windows of each of three images
+    assert "(3 images, 27 patches, " in done.out
+    assert len(list((tmp_path / "out" / "annfiles").iterdir())) == 27
+    assert run_tool(TOOL, *arguments).out.startswith("already complete")
+    other = run_tool(TOOL, *arguments[:-1], 16)
+    assert other.code == 1
+    assert "gaps [32], not [16]); --overwrite replaces it" in other.err
+
+
+def test_bad_input_is_one_sentence(run_tool, raw, tmp_path):
+    (tmp_path / "broken" / "images").mkdir(parents=True)
+    (tmp_path / "broken" / "images" / "a.png").write_bytes(b"no")
+    cases = {
+        "none/images is missing": (tmp_path / "none",),
+        "labelTxt-v1.5 is missing": (raw / "train", "--labels", "labelTxt-v1.5"),
+        "have the same name": (raw / "train", raw / "train"),
+        "below the size": (raw / "train", "--gaps", 1024),
+        "none of 1 images could be read": (tmp_path / "broken", "--no-labels"),
+    }
+    for message, arguments in cases.items():
+        done = run_tool(TOOL, *arguments, "--out", tmp_path / "out")
+        assert done.code == 1
+        assert message in done.err
+        assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_images_make_the_status_non_zero(run_tool, raw, tmp_path):
+    (tmp_path / "raw" / "images").mkdir(parents=True)
+    (tmp_path / "raw" / "images" / "a.png").write_bytes(b"no")
+    whole = next((raw / "val" / "images").iterdir())
+    (tmp_path / "raw" / "images" / "b.png").write_bytes(whole.read_bytes())
+    done = run_tool(TOOL, tmp_path / "raw", "--no-labels", "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "a.png is left out" in done.err
+    assert "1 images could not be read" in done.err
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 1

@@ -1,0 +1,111 @@
+"""Cut the images and labels of DOTA, or of a data set in its format, into square patches."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import typing
+from pathlib import Path
+
+from tqdm import tqdm
+
+from perception.datasets.dota_split import SplitParams, find_sources, split
+
+EPILOG = """examples:
+  one scale, training and validation images together:
+    python tools/dataset_converters/split_dota.py data/dota/train data/dota/val --out data/split_ss_dota/trainval
+  images without labels:
+    python tools/dataset_converters/split_dota.py data/dota/test --no-labels --out data/split_ss_dota/test
+  three scales:
+    python tools/dataset_converters/split_dota.py data/dota/train data/dota/val --out data/split_ms_dota/trainval \\
+        --gaps 500 --rates 0.5 1.0 1.5
+
+Each folder holds images/ and labelTxt/. The result has images/ and annfiles/; an interrupted run leaves nothing
+half-done, and a complete result is left as it is. Images that cannot be read are named and left out; the exit status
+is 1 then."""
+
+
+def main() -> None:
+    # Without a handler a terminated run could not clean up after itself.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    args = parse_args()
+    try:
+        run(args)
+    except KeyboardInterrupt:
+        fail("interrupted; nothing was written", status=130)
+    except OSError as error:
+        fail(f"cannot write {error.filename or args.out}: {error.strerror}" if error.strerror else str(error))
+    except ValueError as error:
+        fail(str(error))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = SplitParams()
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="holds images/ and labelTxt/")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    labels = parser.add_mutually_exclusive_group()
+    labels.add_argument("--labels", default="labelTxt", help="name of the label folder (default: labelTxt)")
+    labels.add_argument("--no-labels", action="store_const", dest="labels", const=None, help="there are no labels")
+    parser.add_argument("--sizes", nargs="+", type=int, default=default.sizes, help="sides of the windows (1024)")
+    parser.add_argument("--gaps", nargs="+", type=int, default=default.gaps, help="overlaps of neighbours (200)")
+    parser.add_argument("--rates", nargs="+", type=float, default=default.rates, help="divide sizes and gaps (1.0)")
+    parser.add_argument(
+        "--image-share", type=float, default=default.image_share, help="of a window that has to be image (0.6)"
+    )
+    parser.add_argument(
+        "--object-share", type=float, default=default.object_share, help="of an object inside its window (0.7)"
+    )
+    parser.add_argument(
+        "--pad", nargs=3, type=int, default=default.pad, metavar=("R", "G", "B"), help="colour (124 116 104)"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that write (default: all cores)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a result of other files or options")
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    params = SplitParams(
+        sizes=tuple(args.sizes),
+        gaps=tuple(args.gaps),
+        rates=tuple(args.rates),
+        image_share=args.image_share,
+        object_share=args.object_share,
+        pad=tuple(args.pad),
+    )
+    if args.workers < 1:
+        raise ValueError(f"--workers must be at least 1, not {args.workers}")
+    with tqdm(unit="image", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        summary = split(
+            find_sources(args.folders, args.labels),
+            args.out,
+            params,
+            overwrite=args.overwrite,
+            workers=args.workers,
+            on_progress=show,
+            on_problem=lambda text: tqdm.write(f"split_dota: {text}", file=sys.stderr),
+        )
+    counts = summary.counts["patches"]
+    contents = ", ".join(f"{counts[what]} {what}" for what in ("images", "patches", "objects"))
+    state = "made" if summary.created else "already complete, left as it is:"
+    print(f"{state} {summary.out} ({contents})")
+    if counts["unreadable"]:
+        fail(f"{counts['unreadable']} images could not be read and are left out")
+
+
+def fail(message: str, *, status: int = 1) -> typing.NoReturn:
+    print(f"split_dota: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
