@@ -1,0 +1,46 @@
+"""DOTA patches: order, classes, and what is said about files of another kind."""
+
+import cv2
+import numpy as np
+import pytest
+
+from perception.datasets.dota import DotaPatches, DotaV15Patches
+from perception.engine.errors import UserError
+
+
+def patches(folder, lines, kind=DotaPatches, **kwargs):
+    (folder / "images").mkdir()
+    (folder / "annfiles").mkdir()
+    for name, line in lines.items():
+        cv2.imwrite(str(folder / "images" / f"{name}.png"), np.zeros((8, 8, 3), np.uint8))
+        (folder / "annfiles" / f"{name}.txt").write_text(line)
+    paths = dict(data_root=str(folder), ann_file="annfiles/", data_prefix=dict(img_path="images/"))
+    return kind(**paths, pipeline=[], **kwargs)
+
+
+def test_patches_come_in_the_order_of_their_names(tmp_path):
+    line = "1 2 7 2 7 5 1 5 {} {}\n"
+    names = ["P2__1024__0___0", "P10__1024__0___0", "P2__1024__824___0", "P1__1024__0___0"]
+    lines = {name: line.format("ship", 0) + line.format("plane", 1) for name in names}
+    found = patches(tmp_path, {**lines, "P0__1024__0___0": ""}, filter_cfg=dict(filter_empty_gt=True), diff_thr=0)
+    assert [found.get_data_info(i)["img_id"] for i in range(len(found))] == sorted(names)
+    first, second = found.get_data_info(0)["instances"]
+    assert first == dict(bbox=[1, 2, 7, 2, 7, 5, 1, 5], bbox_label=6, ignore_flag=0)
+    assert (second["bbox_label"], second["ignore_flag"]) == (0, 1)
+
+
+def test_what_cannot_be_read_says_so(tmp_path):
+    for number, (text, message) in enumerate(
+        {
+            "1 2 7 2 7 5 1 5 submarine 0\n": "objects of class 'submarine'; the config knows: plane, baseball-diamond",
+            "imagesource:GoogleEarth\ngsd:0.1\n": "without DOTA's two header lines, which the splitter removes",
+            "a b c d e f g h ship 0\n": "holds no annotations of DOTA patches",
+        }.items()
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with pytest.raises(UserError, match=message):
+            patches(folder, {"P0": text})
+    (tmp_path / "new").mkdir()
+    crane = patches(tmp_path / "new", {"P0": "1 2 7 2 7 5 1 5 container-crane 0\n"}, DotaV15Patches)
+    assert crane.get_data_info(0)["instances"][0]["bbox_label"] == 15
