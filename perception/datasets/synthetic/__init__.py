@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FAMILIES: dict[str, str] = {
     "shapes": "2D shapes on textured backgrounds: boxes and instance masks in COCO format",
+    "regions": "grounds with small and thin things on them: label maps in the layout of ADE20K",
     "harbours": "aerial scenes with ships, planes, vehicles and tanks: rotated boxes in DOTA format",
     "radiance": "solids seen from all around: RGBA views, exact depth and normals, in Blender and other layouts",
 }

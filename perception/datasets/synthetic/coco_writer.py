@@ -14,17 +14,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from pycocotools import mask as rle
 
-_JPEG = [
-    cv2.IMWRITE_JPEG_QUALITY,
-    93,
-    # Full colour resolution: small objects keep their edges.
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-]
+from perception.datasets.synthetic.jpeg import write_jpeg
 
 
 def image_folder(split: str) -> str:
@@ -69,8 +62,7 @@ class CocoWriter:
         height, width = image.shape[:2]
         index = len(self._images)
         name = f"{index:06d}.jpg"
-        _, encoded = cv2.imencode(".jpg", image[..., ::-1], _JPEG)
-        (self._image_folder / name).write_bytes(encoded.tobytes())
+        write_jpeg(self._image_folder / name, image)
         self._images.append({"id": index + 1, "file_name": name, "height": height, "width": width, "license": 1})
         for mask, label in zip(masks, labels, strict=True):
             encoded_mask = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
