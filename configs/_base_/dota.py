@@ -11,7 +11,7 @@ from mmengine.dataset import DefaultSampler
 from mmrotate.datasets.transforms import ConvertBoxType
 from mmrotate.evaluation import DOTAMetric
 
-from perception.datasets.dota import DotaPatches
+from perception.datasets.dota_patches import DotaPatches
 from perception.datasets.oriented import IgnoreSmallObjects
 from perception.datasets.resumable import SeedAugmentation
 from perception.datasets.resumable_epochs import ResumableEpochBatchSampler

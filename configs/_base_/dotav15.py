@@ -8,7 +8,7 @@ from mmengine.config import read_base
 with read_base():
     from .dota import *
 
-from perception.datasets.dota import DotaV15Patches
+from perception.datasets.dota_patches import DotaV15Patches
 
 data_root = "data/split_ss_dotav15/"
 train_dataloader["dataset"].update(dict(type=DotaV15Patches, data_root=data_root))

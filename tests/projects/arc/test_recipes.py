@@ -1,4 +1,4 @@
-"""Every recipe: its model is the published one, its settings are the spec's, and each detector takes a training step."""
+"""Every recipe: its model is the published one, its settings are those of the spec, each detector takes a step."""
 
 import copy
 

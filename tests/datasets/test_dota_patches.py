@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.datasets.dota import DotaPatches, DotaV15Patches
+from perception.datasets.dota_patches import DotaPatches, DotaV15Patches
 from perception.engine.errors import UserError
 
 
@@ -29,18 +29,27 @@ def test_patches_come_in_the_order_of_their_names(tmp_path):
     assert (second["bbox_label"], second["ignore_flag"]) == (0, 1)
 
 
+def test_whole_images_and_images_without_labels(tmp_path):
+    text = "imagesource:GoogleEarth\ngsd:0.1\n1 2 7 2 7 5 1 5 container-crane 0\n"
+    found = patches(tmp_path, {"P1": text, "P0": text}, DotaV15Patches)
+    assert found.get_data_info(0)["instances"][0]["bbox_label"] == 15
+    bare = DotaPatches(data_root=str(tmp_path), data_prefix=dict(img_path="images/"), test_mode=True, pipeline=[])
+    assert [bare.get_data_info(i)["img_id"] for i in range(len(bare))] == ["P0", "P1"]
+
+
 def test_what_cannot_be_read_says_so(tmp_path):
     for number, (text, message) in enumerate(
         {
-            "1 2 7 2 7 5 1 5 submarine 0\n": "objects of class 'submarine'; the config knows: plane, baseball-diamond",
-            "imagesource:GoogleEarth\ngsd:0.1\n": "without DOTA's two header lines, which the splitter removes",
-            "a b c d e f g h ship 0\n": "holds no annotations of DOTA patches",
+            "1 2 7 2 7 5 1 5 submarine 0\n": "'?submarine'?.*; classes of the config: plane, baseball-diamond",
+            "a b c d e f g h ship 0\n": "line 1: expected 8 coordinates",
         }.items()
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
         with pytest.raises(UserError, match=message):
             patches(folder, {"P0": text})
-    (tmp_path / "new").mkdir()
-    crane = patches(tmp_path / "new", {"P0": "1 2 7 2 7 5 1 5 container-crane 0\n"}, DotaV15Patches)
-    assert crane.get_data_info(0)["instances"][0]["bbox_label"] == 15
+    empty = dict(data_root=str(tmp_path), data_prefix=dict(img_path=""), pipeline=[])
+    with pytest.raises(UserError, match=r"holds no \.txt files with labels"):
+        DotaPatches(ann_file="0/images/", **empty)
+    with pytest.raises(UserError, match=r"holds no \.png images"):
+        DotaPatches(**empty)
