@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
@@ -15,6 +14,7 @@ from mmengine.runner import Runner
 
 from . import checkpoint
 from .config import check_data, check_initial_weights, drop_initial_weights
+from .dump import DumpPredictions
 from .errors import UserError
 
 
@@ -63,7 +63,7 @@ def build_test_runner(cfg: Config, weights: str, out: str | None = None, show_di
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     checkpoint.load_weights(model, loaded, weights)
     if out is not None:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        runner.test_evaluator.metrics.append(DumpPredictions(out_file_path=out))
     return runner
 
 

@@ -1,0 +1,38 @@
+"""COCO 2017 panoptic segmentation: 80 things and 53 stuffs.
+
+Expected layout: ``data/coco/{train2017,val2017}/*.jpg``, ``data/coco/annotations/panoptic_{train,val}2017.json`` and
+the folders ``data/coco/annotations/panoptic_{train,val}2017/`` of PNG files.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .coco_mmdet import *
+
+from mmdet.datasets import CocoPanopticDataset
+from mmdet.datasets.transforms import LoadPanopticAnnotations
+from mmdet.evaluation import CocoPanopticMetric
+
+load_labels = dict(type=LoadPanopticAnnotations)
+train_pipeline[1] = load_labels
+test_pipeline[2] = load_labels
+for loader, split, pipeline in (
+    (train_dataloader, "train2017", train_pipeline),
+    (val_dataloader, "val2017", test_pipeline),
+):
+    loader["dataset"].update(
+        dict(
+            type=CocoPanopticDataset,
+            ann_file=f"annotations/panoptic_{split}.json",
+            data_prefix=dict(img=f"{split}/", seg=f"annotations/panoptic_{split}/"),
+            pipeline=pipeline,
+        )
+    )
+del loader, split, pipeline
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    type=CocoPanopticMetric,
+    ann_file=data_root + "annotations/panoptic_val2017.json",
+    seg_prefix=data_root + "annotations/panoptic_val2017/",
+)
+test_evaluator = val_evaluator

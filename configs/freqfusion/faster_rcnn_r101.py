@@ -1,0 +1,10 @@
+"""FreqFusion in Faster R-CNN, ResNet-101, COCO 1x. Published: 41.0 box AP."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .faster_rcnn_r50 import *
+
+model["backbone"].update(dict(depth=101, init_cfg=dict(checkpoint="data/pretrained/resnet101-63fe2227.pth")))
+model["neck"].update(dict(feature_resample_group=8))
+train_dataloader["batch_size"] = 4

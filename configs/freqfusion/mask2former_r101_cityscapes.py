@@ -1,0 +1,8 @@
+"""FreqFusion in Mask2Former, ResNet-101, Cityscapes."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .mask2former_r50_cityscapes import *
+
+model["backbone"].update(dict(depth=101, init_cfg=dict(checkpoint="data/pretrained/resnet101-63fe2227.pth")))

@@ -1,0 +1,13 @@
+"""FreqFusion in SegFormer, MiT-B0, ADE20K, 160 000 iterations of 16 crops.
+
+The authors have not released such a head or recipe; the schedule is SegFormer's.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .segformer_mit_b0_plain import *
+
+from projects.freqfusion.head import SegformerHeadFreqAware
+
+model["decode_head"].update(dict(type=SegformerHeadFreqAware, compress_ratio=8))
