@@ -71,7 +71,8 @@ def batches(
 def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
     """Iterates over `items` in a thread of its own, up to `depth` items ahead of the consumer.
 
-    An exception in the thread is raised in the consumer. Closing the iterator ends the thread after its current item.
+    An exception in the thread is raised in the consumer. Closing the iterator waits for the thread, which ends after
+    its current item.
     """
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
     stop = threading.Event()
@@ -107,3 +108,4 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
             yield value
     finally:
         stop.set()
+        thread.join()

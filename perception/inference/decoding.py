@@ -146,6 +146,17 @@ def _decode(image: Image.Image, input_size: InputSize | None, allow_large: bool)
     return Decoded(np.asarray(rgb), width, height, factor)
 
 
+def orientation_of(path: str | os.PathLike[str]) -> int:
+    """The EXIF orientation of a file, 1 to 8, from its header; 1 for a file that Pillow cannot open."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                return _orientation(image)
+    except OSError:
+        return 1
+
+
 def reduction_factor(width: int, height: int, input_size: InputSize | None) -> int:
     """The smallest power of two that brings an image under `FULL_PIXELS`, as far as the model does not notice."""
     factor = 1

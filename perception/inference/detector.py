@@ -1,4 +1,4 @@
-"""An MMEngine detector as a function from images in memory to detections."""
+"""An MMEngine detector or segmenter as a function from images in memory to what it finds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmcv.transforms import Resize
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
@@ -18,9 +19,13 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from perception.engine.checkpoint import load_checkpoint_file, load_weights
 from perception.engine.errors import UserError
+from perception.geometry.rotated_boxes import as_le90
 from perception.inference.decoding import InputSize
 from perception.inference.drawing import Colour, default_palette
-from perception.inference.results import Detections
+from perception.inference.results import UNLABELLED, Detections, Found, LabelMap, crop_masks
+
+# Logits of the image's size that are held at the same time: 128 MiB.
+_LOGITS_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Detector:
         device: where it runs.
 
     Raises:
-        UserError: the config does not describe a detector on images.
+        UserError: the config does not describe a detector or segmenter of images.
         CheckpointError: the checkpoint cannot be read, or is of another model.
     """
 
@@ -57,7 +62,11 @@ class Detector:
         self.unused_weights = load_weights(model, loaded, checkpoint)
         self._model = model.to(device).eval()
         self._divisor = getattr(model.data_preprocessor, "pad_size_divisor", 1)
+        # mmseg's segmenters, and those alone, have logits of every pixel to resize.
+        self._segments = hasattr(model, "encode_decode")
         self.classes, self.palette = classes_and_palette(loaded, cfg)
+        if self._segments and len(self.classes) > UNLABELLED:
+            raise UserError(f"label maps have room for {UNLABELLED} classes, this model has {len(self.classes)}")
 
     def prepare(self, pixels: np.ndarray, name: str) -> Prepared:
         """Applies the test pipeline to uint8 (height, width, 3) RGB."""
@@ -70,13 +79,18 @@ class Detector:
         if data is None:
             raise ValueError("the test pipeline rejects it")
         channels, height, width = data["inputs"].shape
+        if self._segments:
+            # Logits at the size of the input: `_label_map` goes on to the image's with less memory.
+            data["data_samples"].set_metainfo({"ori_shape": (height, width), "image_shape": size})
         divisor = self._divisor
         return Prepared(data, (channels, -(-height // divisor) * divisor, -(-width // divisor) * divisor))
 
-    def predict(self, batch: Sequence[Prepared], score_thr: float) -> list[Detections]:
-        """Runs the model on images of one shape; boxes come in pixels of what `prepare` was given."""
+    def predict(self, batch: Sequence[Prepared], score_thr: float) -> list[Found]:
+        """Runs the model on images of one shape; boxes and label maps are in pixels of what `prepare` was given."""
         with torch.inference_mode():
             samples = self._model.test_step(pseudo_collate([prepared.data for prepared in batch]))
+            if self._segments:
+                return [_label_map(sample, self._model, len(self.classes)) for sample in samples]
             return [_detections(sample, score_thr, len(self.classes)) for sample in samples]
 
 
@@ -94,11 +108,19 @@ def identity(cfg: Config) -> dict[str, Any]:
 def _detections(sample: Any, score_thr: float, num_classes: int) -> Detections:
     """A data sample's instances with at least `score_thr`, best first."""
     if "pred_instances" not in sample or "bboxes" not in sample.pred_instances:
-        raise UserError("the model yields no boxes; folder inference runs detectors and instance segmenters")
+        kind = "panoptic segments" if "pred_panoptic_seg" in sample else "neither boxes nor label maps"
+        raise UserError(f"the model yields {kind}; folder inference runs detectors, instance and semantic segmenters")
     instances = sample.pred_instances
-    boxes = getattr(instances.bboxes, "tensor", instances.bboxes)
-    if boxes.shape[-1] != 4:
-        raise UserError(f"the model yields boxes of {boxes.shape[-1]} numbers; only upright ones (xyxy) are drawn")
+    boxes = getattr(instances.bboxes, "tensor", instances.bboxes).float()
+    if boxes.shape[-1] == 8:
+        # Here, because only few models need it and the import takes seconds.
+        from mmrotate.structures.bbox.box_converters import qbox2rbox
+
+        boxes = qbox2rbox(boxes)
+    if boxes.shape[-1] == 5:
+        boxes = as_le90(boxes)
+    elif boxes.shape[-1] != 4:
+        raise UserError(f"the model yields boxes of {boxes.shape[-1]} numbers; upright and rotated ones are understood")
     scores = instances.scores.float()
     if not (torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
         raise ValueError("its boxes or scores are not finite numbers")
@@ -110,11 +132,48 @@ def _detections(sample: Any, score_thr: float, num_classes: int) -> Detections:
     order = torch.argsort(scores, descending=True, stable=True)
     order = order[scores[order] >= score_thr]
     return Detections(
-        boxes[order].float().cpu().numpy(),
+        boxes[order].cpu().numpy(),
         scores[order].cpu().numpy(),
         instances.labels[order].cpu().numpy(),
-        instances.masks[order].cpu().numpy().astype(bool) if "masks" in instances else None,
+        crop_masks(instances.masks[order].cpu().numpy().astype(bool)) if "masks" in instances else None,
     )
+
+
+def _label_map(sample: Any, model: torch.nn.Module, num_classes: int) -> LabelMap:
+    """The class of each pixel of the image, as mmseg computes it, but a few classes at a time.
+
+    All logits of a photograph with 150 classes would take gigabytes.
+    """
+    logits, size = sample.seg_logits.data, sample.metainfo["image_shape"]
+    if len(logits) > max(num_classes, 1):
+        raise UserError(
+            f"the model tells {len(logits)} classes apart, but only {num_classes} are named "
+            "in the checkpoint (meta.dataset_meta) or the config"
+        )
+    if not torch.isfinite(logits).all():
+        raise ValueError("its logits are not finite numbers")
+    if len(logits) == 1:
+        # One class against the background: mmseg gives its probability, at the size of the input.
+        logit = _resized(logits.logit(eps=1e-7), size, model.align_corners)[0]
+        return LabelMap((logit.sigmoid() > model.decode_head.threshold).to(torch.uint8).cpu().numpy())
+    at_once = max(1, _LOGITS_AT_ONCE // (size[0] * size[1]))
+    best = labels = None
+    for start in range(0, len(logits), at_once):
+        value, label = _resized(logits[start : start + at_once], size, model.align_corners).max(0)
+        label = (label + start).to(torch.uint8)
+        if best is None:
+            best, labels = value, label
+        else:
+            better = value > best
+            best, labels = torch.where(better, value, best), torch.where(better, label, labels)
+    return LabelMap(labels.cpu().numpy())
+
+
+def _resized(maps: torch.Tensor, size: tuple[int, int], align_corners: bool) -> torch.Tensor:
+    """Maps (C, h, w) at another size (height, width)."""
+    if maps.shape[-2:] == size:
+        return maps
+    return F.interpolate(maps[None], size, mode="bilinear", align_corners=align_corners)[0]
 
 
 def _in_memory_pipeline(cfg: Config) -> tuple[Compose, bool]:

@@ -1,4 +1,4 @@
-"""Detections drawn on their image, legible from thumbnails to posters."""
+"""Results drawn on their image, legible from thumbnails to posters."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from perception.inference.results import Detections
+from perception.inference.results import UNLABELLED, Detections, LabelMap, MaskCrop
 
 Colour = tuple[int, int, int]
 
@@ -18,6 +19,10 @@ _MASK_OPACITY = 0.45
 _LABEL_OPACITY = 215  # of 255
 # A label of which better ones would hide more than this is left out.
 _HIDDEN = 0.25
+# Nobody reads more labels than this, and each is compared with all before it.
+_MOST_LABELS = 500
+# Classes that a legend names at most.
+_LEGEND = 12
 # With more detections than this, lines and letters get smaller.
 _CROWD = 40
 
@@ -33,7 +38,8 @@ def default_palette(count: int) -> list[Colour]:
 
 
 def draw(pixels: np.ndarray, detections: Detections, classes: Sequence[str], palette: Sequence[Colour]) -> Image.Image:
-    """Draws boxes, labels with scores, and masks where there are some.
+    """Draws boxes (rotated ones with a dot at the middle of the side that the angle points to), labels with scores, and
+    masks where there are some.
 
     Args:
         pixels: uint8 (height, width, 3) RGB; not changed.
@@ -50,6 +56,7 @@ def draw(pixels: np.ndarray, detections: Detections, classes: Sequence[str], pal
     crowd = min(1.0, _CROWD / max(1, len(detections.scores))) ** 0.25
     line = max(1, round(crowd * 0.0035 * extent))
     letters = max(9, round(crowd * (4 + 0.018 * extent)))
+    bounds, corners = detections.bounds(), detections.corners()
     # Worst first, so that better boxes lie on top.
     worst_first = range(len(detections.scores))[::-1]
     if detections.masks is not None:
@@ -60,14 +67,77 @@ def draw(pixels: np.ndarray, detections: Detections, classes: Sequence[str], pal
     # Drawing in mode RGBA blends fills by their alpha.
     canvas = ImageDraw.Draw(image, "RGBA")
     for index in worst_first:
-        x1, y1, x2, y2 = (round(float(value)) for value in detections.boxes[index])
-        x2, y2 = max(x2, x1), max(y2, y1)
-        colour = palette[detections.labels[index]]
-        # A dark rim keeps the line visible on a background of its own colour.
-        canvas.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=(0, 0, 0, 110), width=line + 2)
-        canvas.rectangle((x1, y1, x2, y2), outline=colour, width=line)
-    _draw_labels(canvas, (width, height), line, letters, detections, classes, palette)
+        outline = _draw_polygon if detections.rotated else _draw_rectangle
+        outline(canvas, corners[index], palette[detections.labels[index]], line)
+    _draw_labels(canvas, (width, height), line, letters, bounds, detections, classes, palette)
     return image
+
+
+def draw_label_map(
+    pixels: np.ndarray, found: LabelMap, classes: Sequence[str], palette: Sequence[Colour]
+) -> Image.Image:
+    """Tints every labelled pixel with its class's colour, draws borders, and adds a legend of the largest classes.
+
+    Args:
+        pixels: uint8 (height, width, 3) RGB; not changed.
+        found: labels of the same size.
+        classes: names by label.
+        palette: RGB by label.
+    """
+    height, width = pixels.shape[:2]
+    labels = found.labels
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(palette)] = palette
+    tinted = cv2.addWeighted(pixels, 1 - _MASK_OPACITY, colours[labels], _MASK_OPACITY, 0)
+    result = np.where((labels == UNLABELLED)[..., None], pixels, tinted)
+    border = np.zeros(labels.shape, bool)
+    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    border[1:] |= labels[1:] != labels[:-1]
+    result[border] = (result[border] * 0.5).astype(np.uint8)
+    image = Image.fromarray(result)
+    counts = np.bincount(labels.ravel(), minlength=256)[: len(classes)]
+    largest = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
+    _draw_legend(ImageDraw.Draw(image, "RGBA"), (width, height), largest, classes, palette)
+    return image
+
+
+def _draw_rectangle(canvas: ImageDraw.ImageDraw, corners: np.ndarray, colour: Colour, line: int) -> None:
+    x1, y1, x2, y2 = (round(float(value)) for value in (*corners[0], *corners[2]))
+    x2, y2 = max(x2, x1), max(y2, y1)
+    # A dark rim keeps the line visible on a background of its own colour.
+    canvas.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=(0, 0, 0, 110), width=line + 2)
+    canvas.rectangle((x1, y1, x2, y2), outline=colour, width=line)
+
+
+def _draw_polygon(canvas: ImageDraw.ImageDraw, corners: np.ndarray, colour: Colour, line: int) -> None:
+    ring = [tuple(corner) for corner in (*corners, *corners[:2])]
+    canvas.line(ring, fill=(0, 0, 0, 110), width=line + 2, joint="curve")
+    canvas.line(ring, fill=colour, width=line, joint="curve")
+    # Where the box's own x axis points.
+    x, y = (corners[1] + corners[2]) / 2
+    canvas.ellipse((x - line - 1, y - line - 1, x + line + 1, y + line + 1), fill=colour, outline=(0, 0, 0, 110))
+
+
+def _draw_legend(
+    canvas: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    palette: Sequence[Colour],
+) -> None:
+    """Names of classes in the lower left corner, the first on top, as many as fit into a third of the picture."""
+    width, height = size
+    font = _font(max(9, round(4 + 0.016 * math.sqrt(width * height))))
+    ascent, descent = font.getmetrics()
+    margin = max(1, round(font.size / 6))
+    step = ascent + descent + margin
+    shown = labels[: min(_LEGEND, height // 3 // step)]
+    top = height - step * len(shown)
+    for row, label in enumerate(shown):
+        y = top + row * step
+        right = math.ceil(font.getlength(classes[label])) + 2 * margin
+        canvas.rectangle((0, y, min(width, right) - 1, y + step - 1), fill=(*palette[label], _LABEL_OPACITY))
+        canvas.text((margin, y + margin // 2), classes[label], fill=_ink(palette[label]), font=font)
 
 
 def _draw_labels(
@@ -75,6 +145,7 @@ def _draw_labels(
     size: tuple[int, int],
     line: int,
     letters: int,
+    bounds: np.ndarray,
     detections: Detections,
     classes: Sequence[str],
     palette: Sequence[Colour],
@@ -83,7 +154,8 @@ def _draw_labels(
     ascent, descent = font.getmetrics()
     margin = max(1, round(font.size / 6))
     placed, labels = np.zeros((0, 4)), []
-    for box, score, label in zip(detections.boxes, detections.scores, detections.labels):
+    best = slice(_MOST_LABELS)
+    for box, score, label in zip(bounds[best], detections.scores[best], detections.labels[best]):
         text = f"{classes[label]} {score:.2f}"
         extent = (math.ceil(font.getlength(text)) + 2 * margin, ascent + descent + margin)
         (left, top), hidden = _place(box, extent, size, line, placed)
@@ -129,13 +201,11 @@ def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (high - low).clip(0).prod(-1)
 
 
-def _blend(pixels: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
+def _blend(pixels: np.ndarray, mask: MaskCrop, colour: Colour) -> None:
     """Tints what `mask` covers and draws its rim, in place."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return
-    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    part, inside = pixels[window], mask[window]
+    inside = mask.inside
+    height, width = inside.shape
+    part = pixels[mask.top : mask.top + height, mask.left : mask.left + width]
     tinted = part[inside] * (1 - _MASK_OPACITY) + np.asarray(colour, np.float32) * _MASK_OPACITY
     part[inside] = tinted.astype(np.uint8)
     core = np.pad(inside, 1)

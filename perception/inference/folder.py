@@ -1,4 +1,4 @@
-"""A detector over a folder of images: scan, decode, batch, predict, draw, write, each beside the others.
+"""A model over a folder of images: scan, decode, batch, predict, draw, write, each beside the others.
 
 Worker processes decode; one thread applies the test pipeline and forms batches; the calling thread runs the model; a
 few threads draw and write. A run that was interrupted continues where it stopped and ends with the same files.
@@ -24,21 +24,23 @@ from mmengine.config import Config
 from perception.engine.checkpoint import checkpoint_file, load_checkpoint_file
 from perception.engine.config import load_config
 from perception.engine.errors import UserError
+from perception.inference.attempts import Attempts
 from perception.inference.batching import Image, batches, prefetch
 from perception.inference.decoding import Decoded, Deferred, InputSize, Refused, decode
 from perception.inference.detector import Detector, classes_and_palette, identity
-from perception.inference.drawing import draw
-from perception.inference.output import PICTURES, RESULTS, SKIPPED, OutputFolder
+from perception.inference.drawing import draw, draw_label_map
+from perception.inference.geojson import feature_collection
+from perception.inference.output import GEOJSON_SUFFIXES, LABEL_MAPS, PICTURES, RESULTS, SKIPPED, OutputFolder
 from perception.inference.pool import WorkerPool
 from perception.inference.progress import Progress
-from perception.inference.results import Detections, as_record
+from perception.inference.results import Found, LabelMap, as_record
 from perception.inference.scan import Scan, Source, scan
+from perception.inference.tiled import TiledRun
+from perception.inference.tiles import Tiling
 
 # Pixels that may wait for being drawn and written before the model has to wait.
 _UNWRITTEN_BYTES = 192 * 2**20
 _WRITERS = 2
-# A model that fails this often and never succeeded is broken; so is not each of its images.
-_HOPELESS = 3
 # Skipped files that the closing summary names.
 _LISTED = 20
 
@@ -48,7 +50,7 @@ class Job:
     """What to run on what.
 
     Args:
-        config: an MMEngine config file of a detector.
+        config: an MMEngine config file of a detector or segmenter.
         checkpoint: its weights.
         folder: a folder of images, or one image.
         out: where results go.
@@ -59,6 +61,9 @@ class Job:
         patterns: shell patterns of the files to take; none means everything with an image's suffix.
         pictures: draw pictures.
         overwrite: replace what is in `out`, instead of continuing it.
+        tiling: cut images into tiles, for those that are larger than what the model takes.
+        merge_iou: overlap above which detections of two tiles are one object; by default 0.1 for rotated boxes, as in
+            DOTA's evaluation, and 0.5 for others.
         cfg_options: settings of the config to change, by dotted name.
     """
 
@@ -73,6 +78,8 @@ class Job:
     patterns: Sequence[str] = ()
     pictures: bool = True
     overwrite: bool = False
+    tiling: Tiling | None = None
+    merge_iou: float | None = None
     cfg_options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -103,6 +110,8 @@ class Summary:
         if self.ignored:
             lines.append(f"{self.ignored} other files left aside (by their names no images that were asked for)")
         lines.append(f"predictions: {self.job.out / RESULTS}")
+        if (self.job.out / LABEL_MAPS).is_dir():
+            lines.append(f"label maps:  {self.job.out / LABEL_MAPS}")
         if self.job.pictures:
             lines.append(f"pictures:    {self.job.out / PICTURES}")
         return "\n".join(lines)
@@ -124,7 +133,14 @@ def run(job: Job) -> Summary:
         pending = sum(not output.has(source) for source in found.sources)
         skipped = dict(found.skipped)
         started = time.perf_counter()
-        if pending:
+        if pending and job.tiling is not None:
+            detector = Detector(cfg, job.checkpoint, device)
+            classes = detector.classes
+            started = time.perf_counter()
+            attempts = Attempts(detector, job.score_thr)
+            tiled = TiledRun(detector, attempts, output, job.tiling, job.batch_size, job.merge_iou, job.pictures)
+            skipped |= tiled.go(found.sources)
+        elif pending:
             with closing(WorkerPool(job.workers)) as pool:
                 detector = Detector(cfg, job.checkpoint, device)
                 classes = detector.classes
@@ -145,12 +161,12 @@ class _Run:
         self, job: Job, sources: Sequence[Source], output: OutputFolder, detector: Detector, pool: WorkerPool
     ) -> None:
         self._job, self._output, self._detector, self._pool = job, output, detector, pool
+        self._attempts = Attempts(detector, job.score_thr)
         self._skipped: dict[str, str] = {}
         # Shapes find their partners within a chunk; it is also what an interrupted run has to form again.
         size = max(64, 8 * job.batch_size)
         chunks = [sources[start : start + size] for start in range(0, len(sources), size)]
         self._chunks = [chunk for chunk in chunks if not all(map(output.has, chunk))]
-        self._succeeded = self._failed = 0
         self._progress = Progress(len(sources), sum(map(output.has, sources)))
 
     def go(self) -> dict[str, str]:
@@ -167,7 +183,7 @@ class _Run:
                 # A batch of which an earlier run finished some is run whole, so that its numbers come out the same.
                 if all(self._output.has(image.source) for image in batch):
                     continue
-                for image, found in zip(batch, self._predict(batch)):
+                for image, found in zip(batch, self._attempts.predict([image.prepared for image in batch])):
                     if self._output.has(image.source):
                         continue
                     if isinstance(found, Refused):
@@ -204,28 +220,23 @@ class _Run:
     def _prepare(self, source: Source, decoded: Decoded) -> Any:
         return self._detector.prepare(decoded.pixels, source.name)
 
-    def _predict(self, batch: list[Image]) -> list[Detections | Refused]:
-        """Detections of each image; if the model fails on the batch, it gets another chance with each alone."""
-        try:
-            found = self._detector.predict([image.prepared for image in batch], self._job.score_thr)
-        except (UserError, torch.AcceleratorError):
-            raise
-        except Exception as error:  # what a model raises is unknowable; the user gets it as the reason
-            if len(batch) > 1:
-                return [result for image in batch for result in self._predict([image])]
-            self._failed += 1
-            if not self._succeeded and self._failed >= _HOPELESS:
-                raise UserError(f"the model fails on every image: {type(error).__name__}: {error}") from error
-            return [Refused(f"the model fails on it: {type(error).__name__}: {error}")]
-        self._succeeded += len(found)
-        return found
-
-    def _write(self, image: Image, found: Detections) -> None:
+    def _write(self, image: Image, found: Found) -> None:
         decoded, source = image.decoded, image.source
-        classes = self._detector.classes
-        record = as_record(source.name, source.file_size, decoded.width, decoded.height, decoded.factor, found, classes)
-        picture = draw(decoded.pixels, found, classes, self._detector.palette) if self._job.pictures else None
-        self._output.add(record, picture)
+        width, height, factor = decoded.width, decoded.height, decoded.factor
+        classes, palette = self._detector.classes, self._detector.palette
+        record = as_record(source.name, source.file_size, width, height, factor, found, classes)
+        picture, geojson = None, None
+        if isinstance(found, LabelMap):
+            with self._output.label_map(source.name, width, height, palette) as file:
+                file.write(found.at_size(width, height, factor))
+            if self._job.pictures:
+                picture = draw_label_map(decoded.pixels, found, classes, palette)
+        else:
+            if self._job.pictures:
+                picture = draw(decoded.pixels, found, classes, palette)
+            if found.rotated:
+                geojson = {GEOJSON_SUFFIXES[0]: feature_collection(found, factor, classes)}
+        self._output.add(record, picture, geojson)
 
     def _skip(self, source: Source, reason: str) -> None:
         self._skipped[source.name] = reason
@@ -273,6 +284,9 @@ def _settings(job: Job, cfg: Config) -> dict[str, Any]:
         "folder": str(job.folder.resolve()),
         "patterns": list(job.patterns),
         "score_thr": job.score_thr,
+        "tile": job.tiling and job.tiling.size,
+        "overlap": job.tiling and job.tiling.overlap,
+        "merge_iou": job.merge_iou,
     }
 
 

@@ -1,7 +1,8 @@
 """The folder that a run writes: what it holds, what of it can be reused, and when it must not be touched.
 
 `run.json` what the run was started with; `predictions.jsonl` one line for each image, as it goes; `images/` the
-pictures, in the folder tree of the input; at the end `predictions.json` (COCO) and `skipped.json`.
+pictures, `labels/` the label maps and `geojson/` the polygons, in the folder tree of the input; at the end
+`predictions.json` (COCO), `skipped.json`, and `dota/` with the detections of each class of rotated boxes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from PIL import Image
 
 from perception.engine.errors import UserError
 from perception.inference.atomic import replacing
+from perception.inference.drawing import Colour
 from perception.inference.journal import Journal
+from perception.inference.label_png import LabelPngWriter
 from perception.inference.results import coco_annotations
 from perception.inference.scan import Scan, Source
 
@@ -28,6 +33,9 @@ SETTINGS, JOURNAL, RESULTS, SKIPPED, PICTURES = (
     "skipped.json",
     "images",
 )
+
+GEOJSON_SUFFIXES = (".geojson", ".crs.geojson")
+LABEL_MAPS, GEOJSON, DOTA = "labels", "geojson", "dota"
 
 # A config or checkpoint is what it contains, wherever it lies.
 _NOT_COMPARED = ("config", "checkpoint")
@@ -58,7 +66,9 @@ class OutputFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path)
         self._scan = scan
-        self._pictures = picture_names([source.name for source in scan.sources]) if pictures else {}
+        names = [source.name for source in scan.sources]
+        self._pictures = picture_names(names) if pictures else {}
+        self._label_maps = label_map_names(names)
         try:
             if overwrite:
                 self._clear()
@@ -73,14 +83,33 @@ class OutputFolder:
         """Whether an image is done: its line is written, and its picture where one is wanted."""
         return source.name in self._journal
 
-    def add(self, record: dict[str, Any], picture: Image.Image | None) -> None:
-        """Writes one image's picture and then its line, so that a line says that the picture is there."""
+    @contextmanager
+    def label_map(self, name: str, width: int, height: int, palette: Sequence[Colour]) -> Iterator[LabelPngWriter]:
+        """Opens an image's label map for its rows; it gets its name when all are there."""
+        with replacing(self._target(LABEL_MAPS, self._label_maps[name])) as file:
+            writer = LabelPngWriter(file, width, height, palette)
+            yield writer
+            writer.finish()
+
+    def add(
+        self, record: dict[str, Any], picture: Image.Image | None, geojson: dict[str, dict[str, Any]] | None = None
+    ) -> None:
+        """Writes one image's files and then its line, so that a line says that the files are there.
+
+        Args:
+            record: the line.
+            picture: the image with what was found in it.
+            geojson: polygons, by what follows the image's name in the file's name.
+        """
+        name = record["file_name"]
         if picture is not None:
-            target = self.path / PICTURES / self._pictures[record["file_name"]]
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target = self._target(PICTURES, self._pictures[name])
             kind = _PICTURE_FORMATS[target.suffix.lower()]
             with replacing(target) as file:
                 picture.save(file, kind, **_ENCODING[kind])
+        for suffix, content in (geojson or {}).items():
+            with replacing(self._target(GEOJSON, name + suffix)) as file:
+                file.write(json.dumps(content).encode())
         self._journal.append(record)
 
     def finish(self, classes: Sequence[str], skipped: dict[str, str]) -> None:
@@ -90,6 +119,7 @@ class OutputFolder:
         with replacing(self.path / RESULTS) as file:
             for piece in self._coco(names, classes):
                 file.write(piece.encode())
+        self._write_dota(names, classes)
         _write_json(
             self.path / SKIPPED,
             {
@@ -106,7 +136,10 @@ class OutputFolder:
         """The text of predictions.json, piece by piece: a run's results need not fit into memory."""
         yield '{"images": ['
         for index, record in enumerate(self._journal.records(names)):
-            image = {"id": index + 1, **{key: record[key] for key in ("file_name", "width", "height")}}
+            keys = ("file_name", "width", "height", "pixels", "georeference")
+            image = {"id": index + 1, **{key: record[key] for key in keys if key in record}}
+            if "pixels" in record:
+                image["label_map"] = f"{LABEL_MAPS}/{self._label_maps[record['file_name']]}"
             yield (",\n" if index else "\n") + json.dumps(image)
         categories = [{"id": index + 1, "name": name} for index, name in enumerate(classes)]
         yield '],\n"categories": ' + json.dumps(categories) + ',\n"annotations": ['
@@ -116,6 +149,27 @@ class OutputFolder:
                 yield (",\n" if count else "\n") + json.dumps(annotation)
                 count += 1
         yield "]}\n"
+
+    def _write_dota(self, names: Sequence[str], classes: Sequence[str]) -> None:
+        """One file for each class, as DOTA's task 1 wants them, when there are rotated boxes."""
+        if not any(
+            "rbox" in entry for record in self._journal.records(names) for entry in record.get("detections", ())
+        ):
+            return
+        with ExitStack() as opened:
+            files = [opened.enter_context(replacing(self._target(DOTA, dota_name(name)))) for name in classes]
+            for record in self._journal.records(names):
+                image = os.path.splitext(record["file_name"])[0]
+                for entry in record["detections"]:
+                    corners = " ".join(f"{number:.2f}" for number in entry["segmentation"][0])
+                    line = f"{image} {entry['score']:.6f} {corners}\n"
+                    files[entry["category_id"] - 1].write(line.encode(errors="surrogateescape"))
+
+    def _target(self, folder: str, name: str) -> Path:
+        """Where a file goes; its folder is there afterwards."""
+        target = self.path / folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
 
     def _take_over(self) -> Journal:
         """The lines of an earlier run, as far as they still hold."""
@@ -129,6 +183,8 @@ class OutputFolder:
         if source is None or record.get("file_size") != source.file_size:
             return False
         if source.path.stat().st_mtime_ns > written:
+            return False
+        if "pixels" in record and not (self.path / LABEL_MAPS / self._label_maps[source.name]).is_file():
             return False
         return not self._pictures or (self.path / PICTURES / self._pictures[source.name]).is_file()
 
@@ -164,27 +220,54 @@ class OutputFolder:
             earlier.close()
             for picture in picture_names(names).values():
                 (self.path / PICTURES / picture).unlink(missing_ok=True)
+            for label_map in label_map_names(names).values():
+                (self.path / LABEL_MAPS / label_map).unlink(missing_ok=True)
+            for name in names:
+                for suffix in GEOJSON_SUFFIXES:
+                    (self.path / GEOJSON / (name + suffix)).unlink(missing_ok=True)
+        for file in (self.path / DOTA).glob(dota_name("*")):
+            file.unlink()
         for name in (RESULTS, SKIPPED, JOURNAL, SETTINGS):
             (self.path / name).unlink(missing_ok=True)
 
 
-def picture_names(names: Sequence[str]) -> dict[str, str]:
-    """Where each image's picture goes below `images/`: its own name if that is a JPEG's or PNG's, else one beside it.
+def dota_name(class_name: str) -> str:
+    """The file of a class below `dota/`."""
+    return f"Task1_{re.sub(r'[^-*.0-9A-Za-z_]+', '-', class_name)}.txt"
 
-    `scan.tif` becomes `scan.tif.jpg`, and `scan.tif.1.jpg` if there is an image of that name.
+
+def derived_names(names: Sequence[str], suffixes: Collection[str], added: str) -> dict[str, str]:
+    """Where files about images go: under an image's own name if that ends as it should, else under one beside it.
+
+    With `added` `.jpg`, `scan.tif` becomes `scan.tif.jpg`, and `scan.tif.1.jpg` if there is an image of that name.
+
+    Args:
+        names: of all images.
+        suffixes: endings, in lower case, of the names that are kept.
+        added: the ending that others get.
     """
-    taken = {name for name in names if os.path.splitext(name)[1].lower() in _PICTURE_FORMATS}
-    pictures = {}
+    taken = {name for name in names if os.path.splitext(name)[1].lower() in suffixes}
+    derived = {}
     for name in names:
-        picture = name
+        result = name
         if name not in taken:
-            picture, count = f"{name}.jpg", 0
-            while picture in taken:
+            result, count = f"{name}{added}", 0
+            while result in taken:
                 count += 1
-                picture = f"{name}.{count}.jpg"
-            taken.add(picture)
-        pictures[name] = picture
-    return pictures
+                result = f"{name}.{count}{added}"
+            taken.add(result)
+        derived[name] = result
+    return derived
+
+
+def picture_names(names: Sequence[str]) -> dict[str, str]:
+    """Where each image's picture goes below `images/`."""
+    return derived_names(names, _PICTURE_FORMATS, ".jpg")
+
+
+def label_map_names(names: Sequence[str]) -> dict[str, str]:
+    """Where each image's label map goes below `labels/`."""
+    return derived_names(names, {".png"}, ".png")
 
 
 def _lock(folder: Path) -> int:

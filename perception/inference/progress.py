@@ -40,6 +40,17 @@ class Progress:
             rate = (self._count - self._initial) / (now - self._started)
             print(f"{self._count}/{self._total} images, {rate:.1f} images/s", file=self._stream, flush=True)
 
+    def note(self, text: str) -> None:
+        """Says where in an image the run is."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(0)
+            return
+        now = time.perf_counter()
+        if now - self._written >= self._interval:
+            self._written = now
+            print(f"{self._count}/{self._total} images; {text}", file=self._stream, flush=True)
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -1,4 +1,4 @@
-"""Two tiny stock detectors with random weights, and folders of images for them."""
+"""Tiny stock models with random weights, and folders of images for them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +63,57 @@ model = dict(
 """
 )
 
+ROTATED = (
+    COMMON.replace("LoadAnnotations", "mmdet.LoadAnnotations")
+    .replace('"FPN"', '"mmdet.FPN"')
+    .replace('"ResNet"', '"mmdet.ResNet"')
+    .replace('"DetDataPreprocessor"', '"mmdet.DetDataPreprocessor"')
+    .replace('"PackDetInputs"', '"mmdet.PackDetInputs"')
+    .replace('"Resize"', '"mmdet.Resize"')
+    .replace('"CocoDataset"', '"mmrotate.DOTADataset"')
+    .replace('default_scope = "mmdet"', 'default_scope = "mmrotate"')
+    + """
+model = dict(
+    type="mmdet.RetinaNet", data_preprocessor=preprocessor, backbone=backbone, neck=neck,
+    bbox_head=dict(
+        type="mmdet.RetinaHead", num_classes=3, in_channels=16, stacked_convs=1, feat_channels=16,
+        anchor_generator=dict(
+            type="FakeRotatedAnchorGenerator", angle_version="le90", octave_base_scale=4, scales_per_octave=2,
+            ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]),
+        bbox_coder=dict(
+            type="DeltaXYWHTRBBoxCoder", angle_version="le90", norm_factor=None, edge_swap=True, proj_xy=True,
+            target_means=(0, 0, 0, 0, 0), target_stds=(1, 1, 1, 1, 1)),
+        loss_cls=dict(type="mmdet.FocalLoss"), loss_bbox=dict(type="mmdet.L1Loss")),
+    test_cfg=dict(nms_pre=200, min_bbox_size=0, score_thr=0.0, nms=dict(type="nms_rotated", iou_threshold=0.1),
+                  max_per_img=12))
+"""
+)
+
+SEGMENTER = """
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(128, 96), keep_ratio=True),
+    dict(type="ResizeToMultiple", size_divisor=32),
+    dict(type="LoadAnnotations", reduce_zero_label=True),
+    dict(type="PackSegInputs"),
+]
+test_dataloader = dict(dataset=dict(type="ADE20KDataset", pipeline=test_pipeline))
+default_scope = "mmseg"
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(
+        type="SegDataPreProcessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
+    backbone=dict(type="ResNet", depth=18, base_channels=8, stem_channels=8, num_stages=4, out_indices=(0, 1, 2, 3)),
+    decode_head=dict(
+        type="FCNHead", in_channels=64, in_index=3, channels=16, num_convs=1, concat_input=False, num_classes=3,
+        align_corners=False),
+    test_cfg=dict(mode="whole"))
+"""
+
 
 @dataclass(frozen=True)
 class Files:
-    """A detector on disk."""
+    """A model on disk."""
 
     config: Path
     checkpoint: Path
@@ -78,10 +125,11 @@ def _write(folder: Path, text: str) -> Files:
 
     files = Files(folder / "config.py", folder / "weights.pth")
     files.config.write_text(text)
-    init_default_scope("mmdet")
+    cfg = Config.fromfile(files.config)
+    init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    model = MODELS.build(Config.fromfile(files.config).model)
+    model = MODELS.build(cfg.model)
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             torch.nn.init.xavier_normal_(module.weight)
@@ -105,6 +153,16 @@ def retinanet(tmp_path_factory) -> Files:
 @pytest.fixture(scope="session")
 def faster_rcnn(tmp_path_factory) -> Files:
     return _write(tmp_path_factory.mktemp("faster_rcnn"), FASTER_RCNN)
+
+
+@pytest.fixture(scope="session")
+def rotated_retinanet(tmp_path_factory) -> Files:
+    return _write(tmp_path_factory.mktemp("rotated_retinanet"), ROTATED)
+
+
+@pytest.fixture(scope="session")
+def segmenter(tmp_path_factory) -> Files:
+    return _write(tmp_path_factory.mktemp("segmenter"), SEGMENTER)
 
 
 def make_image(seed: int, width: int, height: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from perception.inference.drawing import default_palette, draw
-from perception.inference.results import Detections
+from perception.inference.results import Detections, crop_masks
 
 CLASSES = ("ship", "plane")
 PALETTE = [(255, 0, 0), (0, 0, 255)]
@@ -17,7 +17,7 @@ def _detections(*boxes, labels=None, masks=None):
         np.asarray(boxes, np.float32).reshape(count, 4),
         np.linspace(0.9, 0.5, count, dtype=np.float32),
         np.asarray(labels if labels is not None else [0] * count, np.int64),
-        masks,
+        None if masks is None else crop_masks(masks),
     )
 
 

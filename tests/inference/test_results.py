@@ -3,7 +3,7 @@
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from perception.inference.results import Detections, as_record, coco_annotations
+from perception.inference.results import Detections, as_record, coco_annotations, crop_masks
 
 CLASSES = ("ship", "plane")
 
@@ -14,7 +14,7 @@ def _detections(boxes, masks=None):
         np.asarray(boxes, np.float32).reshape(count, 4),
         np.linspace(0.9, 0.5, count, dtype=np.float32),
         np.arange(count) % 2,
-        masks,
+        None if masks is None else crop_masks(masks),
     )
 
 

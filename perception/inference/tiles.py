@@ -1,0 +1,94 @@
+"""How a huge image is cut into overlapping tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tiles of `size` x `size` pixels, of which neighbours share at least `overlap`.
+
+    Raises:
+        ValueError: the overlap is not smaller than the tile.
+    """
+
+    size: int
+    overlap: int
+
+    def __post_init__(self):
+        if not 0 <= self.overlap < self.size:
+            raise ValueError(f"the overlap must be at least 0 and below the tile's {self.size}, not {self.overlap}")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of whole pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def right(self) -> int:
+        return self.left + self.width
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window that the model sees, and the core: the part of it that no other tile's core has."""
+
+    window: Window
+    core: Window
+
+
+def tiles(width: int, height: int, tiling: Tiling) -> list[Tile]:
+    """Tiles that cover an image, row by row.
+
+    All are of one size, that of a tile or of the image where that is smaller: the last ones of a row or column are
+    moved back to the border. Cores meet in the middle of what neighbours share.
+    """
+    columns, rows = _spans(width, tiling), _spans(height, tiling)
+    return [
+        Tile(
+            Window(left, top, min(tiling.size, width), min(tiling.size, height)),
+            Window(core_left, core_top, core_right - core_left, core_bottom - core_top),
+        )
+        for top, core_top, core_bottom in rows
+        for left, core_left, core_right in columns
+    ]
+
+
+def cut_by_window(bounds: np.ndarray, window: Window, width: int, height: int, margin: float = 2.0) -> np.ndarray:
+    """Which boxes reach an edge of a window behind which the image goes on: (N,) bool of (N, 4) xyxy in the image.
+
+    What lies there is likely a part of an object that another tile shows whole.
+    """
+    x1, y1, x2, y2 = bounds.T
+    cut = np.zeros(len(bounds), bool)
+    if window.left > 0:
+        cut |= x1 < window.left + margin
+    if window.top > 0:
+        cut |= y1 < window.top + margin
+    if window.right < width:
+        cut |= x2 > window.right - margin
+    if window.bottom < height:
+        cut |= y2 > window.bottom - margin
+    return cut
+
+
+def _spans(length: int, tiling: Tiling) -> list[tuple[int, int, int]]:
+    """Start of each tile along one axis, and start and end of its core."""
+    last = max(0, length - tiling.size)
+    starts = [*range(0, last, tiling.size - tiling.overlap), last]
+    # The middle between the start of a tile and the end of the one before.
+    borders = [0] + [(start + before + tiling.size) // 2 for before, start in pairwise(starts)] + [length]
+    return list(zip(starts, borders, borders[1:]))
