@@ -30,7 +30,7 @@ class LabelPngWriter:
         file.write(_SIGNATURE)
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, _EIGHT_BITS, _INDEXED, 0, 0, 0))
         colours = np.zeros((256, 3), np.uint8)
-        colours[: len(palette)] = palette
+        colours[: len(palette)] = np.reshape(palette, (-1, 3))
         self._chunk(b"PLTE", colours.tobytes())
 
     def write(self, labels: np.ndarray) -> None:

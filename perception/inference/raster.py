@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -110,12 +111,16 @@ def _with_pillow(source: Source) -> Raster | Refused:
     decoded = decode(source, None, allow_large=True)
     if isinstance(decoded, Refused):
         return decoded
-    # A category of warning that is shown once.
+    _say_whole()
+    return _PillowRaster(decoded.pixels)
+
+
+@cache
+def _say_whole() -> None:
     warnings.warn(
         "images are decoded whole, which takes memory: pip install 'perception[raster]' reads them in parts",
-        stacklevel=2,
+        stacklevel=4,
     )
-    return _PillowRaster(decoded.pixels)
 
 
 class _PillowRaster(Raster):
