@@ -1,0 +1,92 @@
+"""FreqFusion in a small SegNeXt on the built-in regions: learns on two CPU cores in about three minutes.
+
+Data: ``python tools/make_demo_data.py regions --out data/demo/regions``. ``freqfusion_plain.py`` is its twin without.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ..freqfusion import *
+
+from mmseg.datasets import BaseSegDataset
+
+data_root = "data/demo/regions/"
+crop_size = (128, 128)
+max_iters = 1200
+
+train_pipeline = [
+    dict(type=SeedAugmentation),
+    dict(type=LoadImageFromFile),
+    dict(type=LoadAnnotations, reduce_zero_label=True),
+    dict(type=RandomCrop, crop_size=crop_size),
+    dict(type=RandomFlip, prob=0.5),
+    dict(type=PackSegInputs),
+]
+test_pipeline = [
+    dict(type=LoadImageFromFile),
+    dict(type=ResizeToMultiple, size_divisor=32),
+    dict(type=LoadAnnotations, reduce_zero_label=True),
+    dict(type=PackSegInputs),
+]
+metainfo = dict(
+    classes=("water", "meadow", "gravel", "paving", "planks", "path", "pole", "disc", "ring", "star"),
+    palette=[
+        *[(60, 130, 240), (90, 190, 70), (200, 170, 110), (150, 150, 160), (150, 90, 50)],
+        *[(250, 230, 60), (230, 60, 70), (250, 130, 30), (180, 80, 220), (40, 220, 200)],
+    ],
+)
+dataset = dict(
+    type=BaseSegDataset,
+    data_root=data_root,
+    metainfo=metainfo,
+    img_suffix=".jpg",
+    seg_map_suffix=".png",
+    reduce_zero_label=True,
+)
+train_dataloader.update(
+    dict(
+        batch_size=4,
+        num_workers=1,
+        dataset=dict(
+            **dataset,
+            data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"),
+            pipeline=train_pipeline,
+        ),
+    )
+)
+val_dataloader.update(
+    dict(
+        num_workers=1,
+        dataset=dict(
+            **dataset,
+            data_prefix=dict(img_path="images/validation", seg_map_path="annotations/validation"),
+            pipeline=test_pipeline,
+        ),
+    )
+)
+test_dataloader = val_dataloader
+
+model.update(
+    dict(
+        data_preprocessor=dict(size=crop_size),
+        backbone=dict(embed_dims=[24, 32, 64, 128], depths=[1, 1, 2, 1], mlp_ratios=[4, 4, 4, 4], init_cfg=None),
+        decode_head=dict(
+            in_channels=[24, 32, 64],
+            in_index=[0, 1, 2],  # strides 4, 8 and 16: the pictures are small
+            channels=64,
+            ham_channels=64,
+            num_classes=10,
+            norm_cfg=dict(num_groups=8),
+            ham_kwargs=dict(MD_R=8),
+        ),
+    )
+)
+# Without initial weights the backbone learns as fast as the head.
+optim_wrapper.update(dict(optimizer=dict(lr=2e-3), paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=1.0)))))
+param_scheduler = [
+    dict(type=LinearLR, by_epoch=False, begin=0, end=30, start_factor=0.02),
+    dict(type=PolyLR, by_epoch=False, begin=30, end=max_iters, power=1.0, eta_min=0.0),
+]
+train_cfg.update(dict(max_iters=max_iters, val_interval=max_iters))
+default_hooks["checkpoint"].update(dict(interval=200, max_keep_ckpts=1))
+default_hooks["logger"].update(dict(interval=20))
