@@ -54,9 +54,12 @@ def draw(pixels: np.ndarray, detections: Detections, classes: Sequence[str], pal
     extent = math.sqrt(width * height)
     # A crowd gets thinner lines and smaller letters, or nothing of the image would be left.
     crowd = min(1.0, _CROWD / max(1, len(detections.scores))) ** 0.25
-    line = max(1, round(crowd * 0.0035 * extent))
-    letters = max(9, round(crowd * (4 + 0.018 * extent)))
-    bounds, corners = detections.bounds(), detections.corners()
+    # So do small objects, which labels would hide.
+    bounds = detections.bounds()
+    object_size = float(np.median(np.sqrt((bounds[:, 2:] - bounds[:, :2]).clip(1).prod(1)))) if len(bounds) else extent
+    line = max(1, round(min(crowd * 0.0035 * extent, 0.08 * object_size)))
+    letters = max(9, round(min(crowd * (4 + 0.018 * extent), 0.4 * object_size)))
+    corners = detections.corners()
     # Worst first, so that better boxes lie on top.
     worst_first = range(len(detections.scores))[::-1]
     if detections.masks is not None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from perception.inference.drawing import default_palette, draw
-from perception.inference.results import Detections, crop_masks
+from perception.inference.drawing import default_palette, draw, draw_label_map
+from perception.inference.results import UNLABELLED, Detections, LabelMap, crop_masks
 
 CLASSES = ("ship", "plane")
 PALETTE = [(255, 0, 0), (0, 0, 255)]
@@ -119,3 +119,56 @@ def test_the_default_palette_has_no_two_alike():
     distances = np.abs(colours[:, None] - colours[None]).sum(-1) + 1000 * np.eye(20, dtype=int)
     assert distances.min() > 20
     assert Image.new("RGB", (1, 1), default_palette(1)[0])  # plain ints
+
+
+def test_a_rotated_box_is_drawn_where_it_is():
+    image = _grey(400, 400)
+    found = Detections(
+        np.array([[200, 200, 160, 60, np.pi / 6]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64)
+    )
+    changed = (np.asarray(draw(image, found, CLASSES, PALETTE)) == PALETTE[0]).all(-1)
+    y, x = np.mgrid[:400, :400] - 199.5
+    along, across = x * np.cos(np.pi / 6) + y * np.sin(np.pi / 6), y * np.cos(np.pi / 6) - x * np.sin(np.pi / 6)
+    inside, outside = (abs(along) < 76) & (abs(across) < 26), (abs(along) > 86) | (abs(across) > 36)
+    assert not changed[inside].any()
+    assert not changed[outside & (y > -100)].any()  # above is the label
+    for side in (along > 76, along < -76, across > 26, across < -26):
+        assert changed[side & ~outside].sum() > 40
+    # The side that the angle points to, to the lower right, is marked.
+    marked = changed & (abs(across) < 6)
+    assert marked[along > 70].sum() > marked[along < -70].sum()
+
+
+def test_a_label_map_tints_its_classes_and_nothing_else():
+    labels = np.zeros((300, 400), np.uint8)
+    labels[:, 200:] = 1
+    labels[:80] = UNLABELLED
+    picture = np.asarray(draw_label_map(_grey(300, 400), LabelMap(labels), CLASSES, PALETTE)).astype(int)
+    assert (picture[:79] == 128).all()
+    red, blue = picture[90:180, 5:195], picture[90:180, 205:395]
+    assert (red[..., 0] > red[..., 2] + 80).all()
+    assert (blue[..., 2] > blue[..., 0] + 80).all()
+    assert (picture[150, 200] < picture[150, 210]).any()  # a dark border
+    # The legend, in the lower left corner, has both colours.
+    legend = picture[200:, :80]
+    assert (legend[..., 0] > 200).any()
+    assert (legend[..., 2] > 200).any()
+
+
+def test_a_crowd_gets_its_best_labels_only(monkeypatch):
+    """Thousands of detections are drawn in seconds."""
+    generator = np.random.default_rng(0)
+    centres = generator.uniform(0, 1500, (3000, 2))
+    boxes = np.hstack([centres, np.full((3000, 2), (30, 10)), generator.uniform(-1.5, 1.5, (3000, 1))]).astype(
+        np.float32
+    )
+    words = []
+    text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, at, word, **options: (words.append(word), text(self, at, word, **options)),
+    )
+    found = Detections(boxes, np.linspace(1, 0.1, 3000, dtype=np.float32), np.zeros(3000, np.int64))
+    draw(_grey(1500, 1500), found, CLASSES, PALETTE)
+    assert 100 < len(words) <= 500

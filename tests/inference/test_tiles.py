@@ -1,6 +1,7 @@
 """How images are cut, and what was found in the parts put together again."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_tiles_cover_and_cores_divide(width, height, tiling):
     assert seen.min() == 1
     assert (owned == 1).all()
     assert cut == sorted(cut, key=lambda tile: (tile.window.top, tile.window.left))
-    for before, after in zip(cut, cut[1:]):
+    for before, after in pairwise(cut):
         if after.window.top == before.window.top:
             assert before.window.right - after.window.left >= tiling.overlap
             # Neither core reaches closer to its window's edge than half of what the two share.
@@ -114,9 +115,9 @@ def test_upright_boxes_and_masks():
     # Two crossed bars: their boxes are the same, their masks are not.
     rows, columns = np.mgrid[:10, :10]
     one, other = MaskCrop(145, 20, rows == columns), MaskCrop(5, 20, rows + columns == 9)
-    merged = _merge(
-        (LEFT, boxed([145, 20, 155, 30], masks=[one])), (RIGHT, boxed([5, 20, 15, 30], [5, 20, 15, 30], masks=[other, MaskCrop(5, 20, one.inside)]))
-    )  # fmt: skip
+    again = MaskCrop(5, 20, one.inside)
+    box = [5, 20, 15, 30]
+    merged = _merge((LEFT, boxed([145, 20, 155, 30], masks=[one])), (RIGHT, boxed(box, box, masks=[other, again])))
     assert len(merged.scores) == 2
     assert [(mask.left, mask.top) for mask in merged.masks] == [(145, 20), (145, 20)]
     assert np.array_equal(merged.masks[1].inside, other.inside)
