@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +81,3 @@ class Patch:
         if match is None:
             raise ValueError(f"{name!r} is not the name of a patch: IMAGE__SIZE__X___Y")
         return cls(match["image"], int(match["size"]), int(match["x"]), int(match["y"]))
-
-
-def submission_line(image: str, score: float, corners: Sequence[float]) -> str:
-    """A line of a `Task1_CLASS.txt` file: the score in full (float32) precision, eight coordinates."""
-    coordinates = " ".join(f"{value:.2f}" for value in corners)
-    return f"{image} {np.format_float_positional(np.float32(score), min_digits=4)} {coordinates}\n"

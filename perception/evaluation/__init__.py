@@ -1,0 +1,1 @@
+"""Metrics: registered with MMEngine, or plain functions."""

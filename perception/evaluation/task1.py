@@ -1,0 +1,91 @@
+"""From detections in patches to those of whole images, and to the files that DOTA's server wants."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from perception.datasets.dota import Patch
+from perception.evaluation.rotated_ap import Found
+from perception.ops._polygons import rotated_box_corners
+from perception.ops.nms_rotated import nms_rotated
+
+
+def merge_patches(patches: Iterable[tuple[str, Found]], iou_threshold: float) -> dict[str, Found]:
+    """Detections of whole images, by the images' names, from those of their patches.
+
+    Args:
+        patches: name (see :class:`perception.datasets.dota.Patch`) and detections, in pixels of the patch, of each.
+        iou_threshold: of the suppression within each class.
+
+    Raises:
+        ValueError: a name is not that of a patch.
+    """
+    parts = defaultdict(list)
+    for name, found in patches:
+        patch = Patch.from_name(name)
+        # Far from the origin float32 would be coarser than the files' two decimals.
+        boxes = found.boxes.astype(np.float64)
+        boxes[:, :2] += patch.x, patch.y
+        parts[patch.image].append(Found(boxes, found.scores, found.labels))
+    return {image: suppressed(_joined(some), iou_threshold) for image, some in sorted(parts.items())}
+
+
+def suppressed(found: Found, iou_threshold: float) -> Found:
+    """The detections that stay after suppression within each class, by falling score."""
+    boxes, scores, labels = map(torch.from_numpy, (found.boxes, found.scores, found.labels))
+    kept = nms_rotated(boxes, scores, iou_threshold, labels).numpy()
+    return Found(found.boxes[kept], found.scores[kept], found.labels[kept])
+
+
+def _joined(parts: Sequence[Found]) -> Found:
+    return Found(*(np.concatenate([getattr(part, key) for part in parts]) for key in ("boxes", "scores", "labels")))
+
+
+def write_task1(folder: str | Path, images: Mapping[str, Found], classes: Sequence[str]) -> Path:
+    """Write `Task1_CLASS.txt` for every class, and a zip archive of them, named like the folder.
+
+    A line is `image score x1 y1 x2 y2 x3 y3 x4 y4`. Scores keep float32's full precision: rounded ones would make ties,
+    whose order the server does not define. A file that is there already is replaced.
+
+    Returns:
+        The archive's path.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [[] for _ in classes]
+    for image, found in images.items():
+        corners = rotated_box_corners(torch.from_numpy(found.boxes).double()).flatten(1).tolist()
+        for label, score, quad in zip(found.labels, found.scores, corners, strict=True):
+            lines[label].append(_line(image, score, quad))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, some in zip(classes, lines, strict=True):
+            text = "".join(some).encode()
+            archive.writestr(f"Task1_{name}.txt", text)
+            _replace(folder / f"Task1_{name}.txt", text)
+    target = folder / f"{folder.resolve().name}.zip"
+    _replace(target, packed.getvalue())
+    return target
+
+
+def _line(image: str, score: float, corners: Sequence[float]) -> str:
+    coordinates = " ".join(f"{value:.2f}" for value in corners)
+    return f"{image} {np.format_float_positional(np.float32(score), min_digits=4)} {coordinates}\n"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
