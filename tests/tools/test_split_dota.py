@@ -1,8 +1,12 @@
 """`tools/dataset_converters/split_dota.py` as a command line."""
 
+import shlex
+import shutil
+
 import pytest
 
 from perception.datasets.synthetic import harbours
+from tests.conftest import REPOSITORY
 
 TOOL = "dataset_converters/split_dota"
 
@@ -61,3 +65,36 @@ def test_unreadable_images_make_the_status_non_zero(run_tool, raw, tmp_path):
     assert "a.png is left out" in done.err
     assert "1 images could not be read" in done.err
     assert len(list((tmp_path / "out" / "images").iterdir())) == 1
+
+
+def test_commands_of_the_page_of_data(run_tool, raw, tmp_path):
+    """In a copy of the layout that the page describes; `data/` stands for that copy."""
+    for split in ("train", "val"):
+        shutil.copytree(raw / split, tmp_path / "data" / "dota" / split)
+        shutil.copytree(raw / split / "labelTxt", tmp_path / "data" / "dota" / split / "labelTxt-v1.5")
+    shutil.copytree(raw / "val" / "images", tmp_path / "data" / "dota" / "test" / "images")
+    lines = (REPOSITORY / "docs" / "data.md").read_text().splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith(f"python tools/{TOOL}.py")]
+    for _, *arguments in commands:
+        done = run_tool(TOOL, *(tmp_path / word if word.startswith("data/") else word for word in arguments))
+        assert done.code == 0, done.err
+    made = {str(path.parent.relative_to(tmp_path / "data")) for path in tmp_path.glob("data/split_*/*/images")}
+    sets = {"split_ss_dota": ("trainval", "test", "train", "val")}
+    sets |= dict.fromkeys(("split_ms_dota", "split_ss_dotav15"), ("trainval", "test"))
+    assert made == {f"{name}/{split}" for name, splits in sets.items() for split in splits}
+    assert len(list((tmp_path / "data" / "split_ss_dota" / "trainval" / "annfiles").iterdir())) == 3
+    assert not (tmp_path / "data" / "split_ss_dota" / "test" / "annfiles").exists()
+
+
+def test_aerial_pictures_are_made_as_the_page_says(run_tool, tmp_path):
+    lines = (REPOSITORY / "docs" / "data.md").read_text().splitlines()
+    commands = [shlex.split(line)[2:] for line in lines if line.startswith("python tools/make_demo_data.py harbours")]
+    assert len(commands) == 2
+    for arguments in commands:
+        out = arguments.index("--out") + 1
+        arguments[out] = tmp_path / arguments[out]
+        # Fewer and smaller ones, for the sake of time.
+        smaller = ("--num-train", 2, "--num-val", 1, "--min-size", 200, "--max-size", 210)
+        done = run_tool("make_demo_data", *arguments, *smaller)
+        assert done.code == 0, done.err
+        assert "(train: 2 images and" in done.out
