@@ -171,6 +171,48 @@ def test_the_objects_of_the_data_set_are_used_without_merging():
     )
 
 
+@pytest.mark.parametrize("as_tensors", [False, True])
+def test_samples_of_a_data_set(scenes, as_tensors):
+    """Boxes come as tensors or as mmdet's structures, in the pixels of the file although the image is resized."""
+    from mmcv.transforms import LoadImageFromFile
+    from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, Resize
+    from mmdet.structures.bbox import BaseBoxes
+    from mmrotate.datasets.transforms import ConvertBoxType
+
+    from perception.datasets.dota_patches import DotaPatches
+
+    dataset = DotaPatches(
+        data_root=str(scenes / "patches"),
+        ann_file="annfiles/",
+        data_prefix={"img_path": "images/"},
+        metainfo=harbours.METAINFO,
+        diff_thr=0,
+        test_mode=True,
+        pipeline=[
+            {"type": LoadImageFromFile},
+            {"type": Resize, "scale": (64, 64), "keep_ratio": True},
+            {"type": LoadAnnotations, "with_bbox": True, "box_type": "qbox"},
+            {"type": ConvertBoxType, "box_type_mapping": {"gt_bboxes": "rbox"}},
+            {"type": PackDetInputs, "meta_keys": ("img_id",)},
+        ],
+    )
+    metric, ignored = DOTATask1Metric(), 0
+    metric.dataset_meta = dataset.metainfo
+    for index in range(len(dataset)):
+        one = dataset[index]["data_samples"]
+        assert isinstance(one.gt_instances.bboxes, BaseBoxes)
+        if as_tensors:
+            for part in (one.gt_instances, one.ignored_instances):
+                part.bboxes = part.bboxes.tensor
+        everything = InstanceData.cat([one.gt_instances, one.ignored_instances])
+        everything.scores = torch.full((len(everything),), 0.5)
+        one.pred_instances = everything
+        ignored += len(one.ignored_instances)
+        metric.process({}, [one.to_dict()])
+    assert ignored > 10
+    assert metric.evaluate(len(dataset)) == {"dota/mAP": 1.0, "dota/AP50": 1.0}
+
+
 def test_files_keep_the_scores_and_are_replaced(tmp_path):
     scores = np.array([0.123456789, 0.5, 3e-7, 0.8949], np.float32)
     boxes = np.array([[5000.126, 20, 10, 4, 0], [1, 2, 3, 4, 0.1], [1, 2, 3, 4, 0.2], [1, 2, 3, 4, 0.3]])
