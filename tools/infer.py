@@ -14,6 +14,7 @@ EPILOG = """what OUT holds:
   predictions.jsonl   one line for each image, written as the run goes
   images/             the pictures, in the folder tree of FOLDER
   labels/             semantic segmentation: the class of each pixel, as PNG with a palette (255: none)
+  panoptic/           panoptic segments, as PNG in COCO's code
   dota/               rotated boxes: Task1_CLASS.txt with "image score x1 y1 ... x4 y4", as for DOTA's server
   geojson/            rotated boxes, and whatever --tile finds, as polygons in pixels; .crs.geojson in the coordinate
                       system of an image that has one

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.transforms import Resize
+from mmdet.structures import INSTANCE_OFFSET
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
@@ -22,7 +23,7 @@ from perception.engine.errors import UserError
 from perception.geometry.rotated_boxes import as_le90
 from perception.inference.decoding import InputSize
 from perception.inference.drawing import Colour, default_palette
-from perception.inference.results import UNLABELLED, Detections, Found, LabelMap, crop_masks
+from perception.inference.results import UNLABELLED, Detections, Found, LabelMap, Segments, crop_masks
 
 # Logits of the image's size that are held at the same time: 128 MiB.
 _LOGITS_AT_ONCE = 2**25
@@ -91,6 +92,8 @@ class Detector:
             samples = self._model.test_step(pseudo_collate([prepared.data for prepared in batch]))
             if self._segments:
                 return [_label_map(sample, self._model, len(self.classes)) for sample in samples]
+            if "pred_panoptic_seg" in samples[0]:
+                return [_segments(sample, len(self.classes)) for sample in samples]
             return [_detections(sample, score_thr, len(self.classes)) for sample in samples]
 
 
@@ -108,8 +111,7 @@ def identity(cfg: Config) -> dict[str, Any]:
 def _detections(sample: Any, score_thr: float, num_classes: int) -> Detections:
     """A data sample's instances with at least `score_thr`, best first."""
     if "pred_instances" not in sample or "bboxes" not in sample.pred_instances:
-        kind = "panoptic segments" if "pred_panoptic_seg" in sample else "neither boxes nor label maps"
-        raise UserError(f"the model yields {kind}; folder inference runs detectors, instance and semantic segmenters")
+        raise UserError("the model yields neither boxes nor label maps nor panoptic segments")
     instances = sample.pred_instances
     boxes = getattr(instances.bboxes, "tensor", instances.bboxes).float()
     if boxes.shape[-1] == 8:
@@ -167,6 +169,22 @@ def _label_map(sample: Any, model: torch.nn.Module, num_classes: int) -> LabelMa
             better = value > best
             best, labels = torch.where(better, value, best), torch.where(better, label, labels)
     return LabelMap(labels.cpu().numpy())
+
+
+def _segments(sample: Any, num_classes: int) -> Segments:
+    """A data sample's panoptic segments, with mmdet's codes (label + 1000 instance) replaced by 1, 2, ..."""
+    values = sample.pred_panoptic_seg.sem_seg[0].cpu().numpy()
+    codes, ids = np.unique(values, return_inverse=True)
+    labels = codes % INSTANCE_OFFSET
+    if labels.max() > num_classes:
+        raise UserError(
+            f"the model yields label {labels.max()}, but only {num_classes} classes are named "
+            "in the checkpoint (meta.dataset_meta) or the config"
+        )
+    # What comes after the last class is no segment.
+    real = labels < num_classes
+    numbers = np.where(real, np.cumsum(real), 0)
+    return Segments(numbers[ids].reshape(values.shape).astype(np.int32), labels[real].astype(np.int64))
 
 
 def _resized(maps: torch.Tensor, size: tuple[int, int], align_corners: bool) -> torch.Tensor:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from perception.inference.results import UNLABELLED, Detections, LabelMap, MaskCrop
+from perception.inference.results import UNLABELLED, Detections, LabelMap, MaskCrop, Segments
 
 Colour = tuple[int, int, int]
 
@@ -87,21 +87,46 @@ def draw_label_map(
         classes: names by label.
         palette: RGB by label.
     """
-    height, width = pixels.shape[:2]
-    labels = found.labels
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
-    tinted = cv2.addWeighted(pixels, 1 - _MASK_OPACITY, colours[labels], _MASK_OPACITY, 0)
-    result = np.where((labels == UNLABELLED)[..., None], pixels, tinted)
-    border = np.zeros(labels.shape, bool)
-    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    border[1:] |= labels[1:] != labels[:-1]
-    result[border] = (result[border] * 0.5).astype(np.uint8)
-    image = Image.fromarray(result)
-    counts = np.bincount(labels.ravel(), minlength=256)[: len(classes)]
-    largest = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
-    _draw_legend(ImageDraw.Draw(image, "RGBA"), (width, height), largest, classes, palette)
+    image = _tinted(pixels, found.labels, colours, UNLABELLED)
+    counts = np.bincount(found.labels.ravel(), minlength=256)[: len(classes)]
+    _draw_legend(image, counts, classes, palette)
     return image
+
+
+def draw_segments(
+    pixels: np.ndarray, found: Segments, classes: Sequence[str], palette: Sequence[Colour]
+) -> Image.Image:
+    """Tints every segment with a shade of its class's colour, draws borders, and adds a legend of the largest classes.
+
+    Args:
+        pixels: uint8 (height, width, 3) RGB; not changed.
+        found: ids of the same size.
+        classes: names by label.
+        palette: RGB by label.
+    """
+    labels = found.labels.astype(np.int64)
+    # Neighbours of one class differ in brightness.
+    shades = np.array([1.0, 0.7, 0.85, 0.55])[np.arange(len(labels)) % 4]
+    colours = np.zeros((len(labels) + 1, 3), np.uint8)
+    colours[1:] = np.reshape(palette, (-1, 3))[labels] * shades[:, None]
+    image = _tinted(pixels, found.ids, colours, 0)
+    areas = np.bincount(found.ids.ravel(), minlength=len(labels) + 1)[1:]
+    counts = np.bincount(labels, weights=areas, minlength=len(classes))
+    _draw_legend(image, counts, classes, palette)
+    return image
+
+
+def _tinted(pixels: np.ndarray, index: np.ndarray, colours: np.ndarray, nothing: int) -> Image.Image:
+    """Pixels with the colour of their index, as far as they have one, and dark lines where the index changes."""
+    tinted = cv2.addWeighted(pixels, 1 - _MASK_OPACITY, colours[index], _MASK_OPACITY, 0)
+    result = np.where((index == nothing)[..., None], pixels, tinted)
+    border = np.zeros(index.shape, bool)
+    border[:, 1:] |= index[:, 1:] != index[:, :-1]
+    border[1:] |= index[1:] != index[:-1]
+    result[border] = (result[border] * 0.5).astype(np.uint8)
+    return Image.fromarray(result)
 
 
 def _draw_rectangle(canvas: ImageDraw.ImageDraw, corners: np.ndarray, colour: Colour, line: int) -> None:
@@ -121,15 +146,17 @@ def _draw_polygon(canvas: ImageDraw.ImageDraw, corners: np.ndarray, colour: Colo
     canvas.ellipse((x - line - 1, y - line - 1, x + line + 1, y + line + 1), fill=colour, outline=(0, 0, 0, 110))
 
 
-def _draw_legend(
-    canvas: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    labels: Sequence[int],
-    classes: Sequence[str],
-    palette: Sequence[Colour],
-) -> None:
-    """Names of classes in the lower left corner, the first on top, as many as fit into a third of the picture."""
-    width, height = size
+def _draw_legend(image: Image.Image, counts: np.ndarray, classes: Sequence[str], palette: Sequence[Colour]) -> None:
+    """Names of classes in the lower left corner, the largest on top, as many as fit into a third of the picture.
+
+    Args:
+        image: changed in place.
+        counts: pixels (classes,) of each class.
+        classes: names by label.
+        palette: RGB by label.
+    """
+    canvas, (width, height) = ImageDraw.Draw(image, "RGBA"), image.size
+    labels = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
     font = _font(max(9, round(4 + 0.016 * math.sqrt(width * height))))
     ascent, descent = font.getmetrics()
     margin = max(1, round(font.size / 6))

@@ -28,12 +28,12 @@ from perception.inference.attempts import Attempts
 from perception.inference.batching import Image, batches, prefetch
 from perception.inference.decoding import Decoded, Deferred, InputSize, Refused, decode
 from perception.inference.detector import Detector, classes_and_palette, identity
-from perception.inference.drawing import draw, draw_label_map
+from perception.inference.drawing import draw, draw_label_map, draw_segments
 from perception.inference.geojson import feature_collection
-from perception.inference.output import GEOJSON_SUFFIXES, LABEL_MAPS, PICTURES, RESULTS, SKIPPED, OutputFolder
+from perception.inference.output import GEOJSON_SUFFIXES, LABEL_MAPS, PANOPTIC, PICTURES, RESULTS, SKIPPED, OutputFolder
 from perception.inference.pool import WorkerPool
 from perception.inference.progress import Progress
-from perception.inference.results import Found, LabelMap, as_record
+from perception.inference.results import Detections, Found, LabelMap, Segments, as_record, at_size
 from perception.inference.scan import Scan, Source, scan
 from perception.inference.tiled import TiledRun
 from perception.inference.tiles import Tiling
@@ -110,8 +110,9 @@ class Summary:
         if self.ignored:
             lines.append(f"{self.ignored} other files left aside (by their names no images that were asked for)")
         lines.append(f"predictions: {self.job.out / RESULTS}")
-        if (self.job.out / LABEL_MAPS).is_dir():
-            lines.append(f"label maps:  {self.job.out / LABEL_MAPS}")
+        for kind, folder in (("label maps", LABEL_MAPS), ("segments", PANOPTIC)):
+            if (self.job.out / folder).is_dir():
+                lines.append(f"{kind + ':':<12} {self.job.out / folder}")
         if self.job.pictures:
             lines.append(f"pictures:    {self.job.out / PICTURES}")
         return "\n".join(lines)
@@ -228,14 +229,14 @@ class _Run:
         picture, geojson = None, None
         if isinstance(found, LabelMap):
             with self._output.label_map(source.name, width, height, palette) as file:
-                file.write(found.at_size(width, height, factor))
-            if self._job.pictures:
-                picture = draw_label_map(decoded.pixels, found, classes, palette)
-        else:
-            if self._job.pictures:
-                picture = draw(decoded.pixels, found, classes, palette)
-            if found.rotated:
-                geojson = {GEOJSON_SUFFIXES[0]: feature_collection(found, factor, classes)}
+                file.write(at_size(found.labels, width, height, factor))
+        elif isinstance(found, Segments):
+            self._output.panoptic(source.name, at_size(found.ids, width, height, factor))
+        elif found.rotated:
+            geojson = {GEOJSON_SUFFIXES[0]: feature_collection(found, factor, classes)}
+        if self._job.pictures:
+            drawing = {Detections: draw, LabelMap: draw_label_map, Segments: draw_segments}[type(found)]
+            picture = drawing(decoded.pixels, found, classes, palette)
         self._output.add(record, picture, geojson)
 
     def _skip(self, source: Source, reason: str) -> None:

@@ -1,7 +1,8 @@
 """The folder that a run writes: what it holds, what of it can be reused, and when it must not be touched.
 
 `run.json` what the run was started with; `predictions.jsonl` one line for each image, as it goes; `images/` the
-pictures, `labels/` the label maps and `geojson/` the polygons, in the folder tree of the input; at the end
+pictures, `labels/` the label maps, `panoptic/` the segments and `geojson/` the polygons, in the folder tree of the
+input; at the end
 `predictions.json` (COCO), `skipped.json`, and `dota/` with the detections of each class of rotated boxes.
 """
 
@@ -16,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from perception.engine.errors import UserError
@@ -35,7 +37,7 @@ SETTINGS, JOURNAL, RESULTS, SKIPPED, PICTURES = (
 )
 
 GEOJSON_SUFFIXES = (".geojson", ".crs.geojson")
-LABEL_MAPS, GEOJSON, DOTA = "labels", "geojson", "dota"
+LABEL_MAPS, PANOPTIC, GEOJSON, DOTA = "labels", "panoptic", "geojson", "dota"
 
 # A config or checkpoint is what it contains, wherever it lies.
 _NOT_COMPARED = ("config", "checkpoint")
@@ -91,6 +93,12 @@ class OutputFolder:
             yield writer
             writer.finish()
 
+    def panoptic(self, name: str, ids: np.ndarray) -> None:
+        """Writes an image's segments as COCO does: the id, int32 (height, width), is red + 256 green + 65536 blue."""
+        bytes_of_ids = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
+        with replacing(self._target(PANOPTIC, self._label_maps[name])) as file:
+            Image.fromarray(bytes_of_ids).save(file, "PNG")
+
     def add(
         self, record: dict[str, Any], picture: Image.Image | None, geojson: dict[str, dict[str, Any]] | None = None
     ) -> None:
@@ -145,7 +153,11 @@ class OutputFolder:
         yield '],\n"categories": ' + json.dumps(categories) + ',\n"annotations": ['
         count = 0
         for index, record in enumerate(self._journal.records(names)):
-            for annotation in coco_annotations(record, index + 1, count + 1):
+            annotations = coco_annotations(record, index + 1, count + 1)
+            if "segments" in record:
+                name = self._label_maps[record["file_name"]]
+                annotations = [{"image_id": index + 1, "file_name": name, "segments_info": record["segments"]}]
+            for annotation in annotations:
                 yield (",\n" if count else "\n") + json.dumps(annotation)
                 count += 1
         yield "]}\n"
@@ -184,8 +196,9 @@ class OutputFolder:
             return False
         if source.path.stat().st_mtime_ns > written:
             return False
-        if "pixels" in record and not (self.path / LABEL_MAPS / self._label_maps[source.name]).is_file():
-            return False
+        for key, folder in (("pixels", LABEL_MAPS), ("segments", PANOPTIC)):
+            if key in record and not (self.path / folder / self._label_maps[source.name]).is_file():
+                return False
         return not self._pictures or (self.path / PICTURES / self._pictures[source.name]).is_file()
 
     def _check(self, settings: dict[str, Any]) -> None:
@@ -221,7 +234,8 @@ class OutputFolder:
             for picture in picture_names(names).values():
                 (self.path / PICTURES / picture).unlink(missing_ok=True)
             for label_map in label_map_names(names).values():
-                (self.path / LABEL_MAPS / label_map).unlink(missing_ok=True)
+                for folder in (LABEL_MAPS, PANOPTIC):
+                    (self.path / folder / label_map).unlink(missing_ok=True)
             for name in names:
                 for suffix in GEOJSON_SUFFIXES:
                     (self.path / GEOJSON / (name + suffix)).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
+from scipy.ndimage import find_objects
 
 from perception.geometry.rotated_boxes import box_corners, upright_bounds
 
@@ -68,14 +69,24 @@ class LabelMap:
 
     labels: np.ndarray
 
-    def at_size(self, width: int, height: int, factor: int) -> np.ndarray:
-        """Labels (height, width) of an original that has `factor` pixels for each one here."""
-        if factor == 1:
-            return self.labels
-        return self.labels.repeat(factor, 0)[:height].repeat(factor, 1)[:, :width]
+
+@dataclass(frozen=True)
+class Segments:
+    """Panoptic segments of one image.
+
+    `ids` is int32 (height, width), 0 where there is no segment; segment `k` has the label `labels[k - 1]`.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
 
 
-Found = Detections | LabelMap
+Found = Detections | LabelMap | Segments
+
+
+def at_size(values: np.ndarray, width: int, height: int, factor: int) -> np.ndarray:
+    """Values (height, width) for an original that has `factor` pixels for each of the given ones."""
+    return values if factor == 1 else values.repeat(factor, 0)[:height].repeat(factor, 1)[:, :width]
 
 
 def crop_masks(masks: np.ndarray) -> list[MaskCrop]:
@@ -108,10 +119,14 @@ def as_record(
         `{"file_name", "file_size", "width", "height"}`, and `"detections": [{"category_id", "label", "bbox", "score"}]`
         where `bbox` is COCO's `[x, y, width, height]` in original pixels and `category_id` is the label plus one. A
         rotated box adds `rbox` (cx, cy, w, h, radians) and its four corners as `segmentation` (COCO polygon); a mask
-        adds `segmentation` (COCO RLE of the original's size). A label map yields `"pixels": {class: number}` instead.
+        adds `segmentation` (COCO RLE of the original's size). A label map yields `"pixels": {class: number}` instead,
+        and segments yield `"segments": [{"id", "category_id", "label", "area", "bbox"}]`.
     """
+    if isinstance(found, Segments):
+        segments = _segments(found, width, height, factor, classes)
+        return _head(name, file_size, width, height) | {"segments": segments}
     if isinstance(found, LabelMap):
-        whole = found.at_size(width, height, factor)
+        whole = at_size(found.labels, width, height, factor)
         return labelled_record(name, file_size, width, height, np.bincount(whole.ravel(), minlength=256), classes)
     return _head(name, file_size, width, height) | {"detections": _entries(found, width, height, factor, classes)}
 
@@ -158,6 +173,19 @@ def _entries(found: Detections, width: int, height: int, factor: int, classes: S
             entry["segmentation"] = [[round(value, _BOX_DIGITS) for value in corners[index].ravel().tolist()]]
         if found.masks is not None:
             entry["segmentation"] = _encode(found.masks[index], width, height, factor)
+        entries.append(entry)
+    return entries
+
+
+def _segments(found: Segments, width: int, height: int, factor: int, classes: Sequence[str]) -> list[dict[str, Any]]:
+    ids = at_size(found.ids, width, height, factor)
+    entries = []
+    for number, where in enumerate(find_objects(ids, len(found.labels))):
+        rows, columns = where
+        label = int(found.labels[number])
+        entry = {"id": number + 1, "category_id": label + 1, "label": classes[label]}
+        entry["area"] = int((ids[where] == number + 1).sum())
+        entry["bbox"] = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
         entries.append(entry)
     return entries
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 import cv2
 import numpy as np
 
+from perception.engine.errors import UserError
 from perception.inference.attempts import Attempts
 from perception.inference.batching import prefetch
 from perception.inference.decoding import Refused
@@ -24,7 +25,7 @@ from perception.inference.merging import TileMerger
 from perception.inference.output import GEOJSON_SUFFIXES, OutputFolder
 from perception.inference.progress import Progress
 from perception.inference.raster import DamagedError, Raster, open_raster
-from perception.inference.results import UNLABELLED, LabelMap, as_record, labelled_record
+from perception.inference.results import UNLABELLED, Detections, LabelMap, as_record, labelled_record
 from perception.inference.scan import Source
 from perception.inference.tiles import Tile, Tiling, tiles
 
@@ -100,8 +101,10 @@ class TiledRun:
                     bands.add(tile, found)
                     if overview is not None:
                         overview.add_labels(tile, found)
-                else:
+                elif isinstance(found, Detections):
                     merger.add(tile.window, found)
+                else:
+                    raise UserError("panoptic segments of tiles cannot be joined; run this model without --tile")
                 progress.note(f"{source.name}: tile {number + 1} of {len(cut)}")
         if bands is None:
             self._write_detections(source, raster, len(cut), merger, overview)

@@ -1,6 +1,8 @@
 """The command lines: help, one-sentence errors, and what they write."""
 
 import pickle
+import runpy
+import shlex
 
 import pytest
 import torch
@@ -123,6 +125,28 @@ def test_print_config(run_tool, tmp_path):
     full = tmp_path / "full.py"
     assert run_tool("print_config", DEMO, "--out", full, *options({"max_iters": 7})).code == 0
     assert run_tool("print_config", full, "--key", "model.transformer").code == 0
+
+
+def test_infer_checks_its_tiles(run_tool, checkpoint, tmp_path):
+    arguments = (DEMO, checkpoint, tmp_path, "--out", tmp_path / "out")
+    done = run_tool("infer", *arguments, "--overlap", 10)
+    assert done.code == 1
+    assert "belong to --tile" in done.err
+    done = run_tool("infer", *arguments, "--tile", 100, "--overlap", 100)
+    assert done.code == 1
+    assert "below the tile's 100, not 100" in done.err
+
+
+def test_commands_of_the_pages_are_understood():
+    """Every `tools/infer.py` line of the README files and docs: its options exist, and so does its config."""
+    parse_args = runpy.run_path(str(REPOSITORY / "tools/infer.py"))["parse_args"]
+    pages = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("projects/*/README.md")]
+    lines = [line.strip() for page in pages for line in page.read_text().splitlines()]
+    commands = [line for line in lines if line.startswith("python tools/infer.py") and not line.endswith("\\")]
+    assert len(commands) >= 4
+    for command in commands:
+        args = parse_args(shlex.split(command, comments=True)[2:])
+        assert args.config == "CONFIG" or (REPOSITORY / args.config).is_file(), command
 
 
 def test_convert_checkpoint(run_tool, checkpoint, tmp_path):
