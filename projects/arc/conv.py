@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .rotation import combine_kernels
+from .rotation import combine_kernels, kernel_storage
 from .routing import RoutingFunction
 
 
@@ -48,7 +48,7 @@ class AdaptiveRotatedConv2d(nn.Module):
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"{groups} groups do not divide {in_channels} input and {out_channels} output channels")
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.weight = nn.Parameter(torch.empty(kernel_number, out_channels, in_channels // groups, 3, 3))
+        self.weight = nn.Parameter(kernel_storage(kernel_number, out_channels, in_channels // groups))
         # On five dimensions: the fan is n C_in 9, as in the released code.
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         self.routing = RoutingFunction(in_channels, kernel_number, dropout_rate, proportion)

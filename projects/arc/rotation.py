@@ -69,14 +69,16 @@ def combine_kernels(weight: Tensor, alpha: Tensor, theta: Tensor) -> Tensor:
     number, out_channels, in_channels = weight.shape[:3]
     batch = len(alpha)
     mix = (alpha[..., None, None] * rotation_matrix(theta)).to(weight.dtype)  # (B, n, 9 to, 9 from)
-    mix = mix.permute(1, 3, 0, 2).reshape(number, 9, batch * 9)
-    # Kernel by kernel, so that the n kernels are read where they lie: only the result is laid out anew.
-    taps = weight.reshape(number, out_channels * in_channels, 9)
-    total = taps[0] @ mix[0]
-    for kernel in range(1, number):
-        total = torch.addmm(total, taps[kernel], mix[kernel])
-    total = total.reshape(out_channels * in_channels, batch, 9).transpose(0, 1)
+    mix = mix.permute(1, 3, 0, 2).reshape(number * 9, batch * 9)
+    # One product of matrices; a view where the weights are laid out as `kernel_storage` does it, else a copy.
+    taps = weight.permute(1, 2, 0, 3, 4).reshape(out_channels * in_channels, number * 9)
+    total = (taps @ mix).reshape(out_channels * in_channels, batch, 9).transpose(0, 1)
     return total.reshape(batch, out_channels, in_channels, 3, 3)
+
+
+def kernel_storage(number: int, out_channels: int, in_channels: int) -> Tensor:
+    """Uninitialised weights for :func:`combine_kernels`: the n kernels of a pair of channels lie together in memory."""
+    return torch.empty(out_channels, in_channels, number, 3, 3).permute(2, 0, 1, 3, 4)
 
 
 @functools.cache
