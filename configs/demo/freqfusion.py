@@ -1,4 +1,4 @@
-"""FreqFusion in a small SegNeXt on the built-in regions: learns on two CPU cores in about three minutes.
+"""FreqFusion in the pyramid of a small segmenter, on the built-in regions: two CPU cores, about three minutes.
 
 Data: ``python tools/make_demo_data.py regions --out data/demo/regions``. ``freqfusion_plain.py`` is its twin without.
 """
@@ -9,10 +9,13 @@ with read_base():
     from ..freqfusion import *
 
 from mmseg.datasets import BaseSegDataset
+from mmseg.models import FCNHead
+
+from projects.freqfusion.neck import FreqFusionFPN
 
 data_root = "data/demo/regions/"
-crop_size = (128, 128)
-max_iters = 1200
+crop_size = (96, 96)
+max_iters = 1000
 
 train_pipeline = [
     dict(type=SeedAugmentation),
@@ -45,7 +48,7 @@ dataset = dict(
 )
 train_dataloader.update(
     dict(
-        batch_size=4,
+        batch_size=8,
         num_workers=1,
         dataset=dict(
             **dataset,
@@ -69,17 +72,30 @@ test_dataloader = val_dataloader
 model.update(
     dict(
         data_preprocessor=dict(size=crop_size),
-        backbone=dict(embed_dims=[24, 32, 64, 128], depths=[1, 1, 2, 1], mlp_ratios=[4, 4, 4, 4], init_cfg=None),
-        decode_head=dict(
-            in_channels=[24, 32, 64],
-            in_index=[0, 1, 2],  # strides 4, 8 and 16: the pictures are small
-            channels=64,
-            ham_channels=64,
-            num_classes=10,
-            norm_cfg=dict(num_groups=8),
-            ham_kwargs=dict(MD_R=8),
+        backbone=dict(embed_dims=[24, 32, 64, 128], depths=[1, 1, 1, 1], mlp_ratios=[4, 4, 4, 4], init_cfg=None),
+        neck=dict(
+            type=FreqFusionFPN,
+            in_channels=[24, 32, 64, 128],
+            out_channels=64,
+            num_outs=4,
+            compress_ratio=4,
+            feature_resample=True,
         ),
     )
+)
+# The finest map of the pyramid alone is classified, so that all depends on how it was fused.
+model["decode_head"] = dict(
+    type=FCNHead,
+    in_channels=64,
+    in_index=0,
+    channels=64,
+    num_convs=1,
+    concat_input=False,
+    dropout_ratio=0.0,
+    num_classes=10,
+    norm_cfg=dict(type="GN", num_groups=8),
+    align_corners=False,
+    loss_decode=dict(type=CrossEntropyLoss, use_sigmoid=False, loss_weight=1.0),
 )
 # Without initial weights the backbone learns as fast as the head.
 optim_wrapper.update(dict(optimizer=dict(lr=2e-3), paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=1.0)))))

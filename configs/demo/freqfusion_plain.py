@@ -1,9 +1,10 @@
-"""The twin of ``freqfusion.py`` with SegNeXt's own head, which resizes its maps bilinearly and joins them."""
+"""The twin of ``freqfusion.py`` without FreqFusion: nearest upsampling and adding."""
 
 from mmengine.config import read_base
 
 with read_base():
     from .freqfusion import *
 
-model["decode_head"]["type"] = LightHamHead
-del model["decode_head"]["compress_ratio"]
+from mmdet.models import FPN
+
+model["neck"] = dict(type=FPN, in_channels=[24, 32, 64, 128], out_channels=64, num_outs=4)

@@ -109,7 +109,7 @@ def test_thin_things_are_as_wide_as_promised():
     for _ in range(20):
         (pole,) = regions._pole(rng, (128, 128))
         sides = sorted(np.linalg.norm(pole - np.roll(pole, 1, 0), axis=1))
-        assert 2.5 <= sides[0] <= 5.0
+        assert 3.0 <= sides[0] <= 6.0
         assert 0.25 * 128 <= sides[-1] <= 0.5 * 128
 
 

@@ -154,7 +154,7 @@ def _sample_thing(rng: np.random.Generator, name: str | None, outline: Outline, 
 
 
 def _path(rng: np.random.Generator, size: tuple[int, int]) -> Outline:
-    """A winding band of 3.5 to 7 pixels from one side of the picture to another."""
+    """A winding band of 4 to 8 pixels from one side of the picture to another."""
     height, width = size
     across, slant, waves = rng.uniform(0.2, 0.8), rng.uniform(-0.5, 0.5), rng.uniform(0.6, 1.6)
     phase, swing = rng.uniform(0, 2 * np.pi), rng.uniform(0.04, 0.12)
@@ -163,28 +163,28 @@ def _path(rng: np.random.Generator, size: tuple[int, int]) -> Outline:
     points = np.stack([along * width, sideways * height], 1)
     if rng.random() < 0.5:
         points = np.stack([sideways * width, along * height], 1)
-    return (_band(points, rng.uniform(3.5, 7.0)),)
+    return (_band(points, rng.uniform(4.0, 8.0)),)
 
 
 def _pole(rng: np.random.Generator, size: tuple[int, int]) -> Outline:
-    """A straight bar of 2.5 to 5 pixels."""
+    """A straight bar of 3 to 6 pixels."""
     angle, length = rng.uniform(0, np.pi), rng.uniform(0.25, 0.5) * min(size)
     reach = 0.5 * length * np.array([np.cos(angle), np.sin(angle)])
     centre = rng.uniform(0.15, 0.85, size=2) * size[::-1]
-    return (_band(np.stack([centre - reach, centre + reach]), rng.uniform(2.5, 5.0)),)
+    return (_band(np.stack([centre - reach, centre + reach]), rng.uniform(3.0, 6.0)),)
 
 
 def _disc(rng: np.random.Generator, size: tuple[int, int]) -> Outline:
-    return _stamped(rng, size, (outlines.regular_polygon(32),), (9, 24))
+    return _stamped(rng, size, (outlines.regular_polygon(32),), (12, 30))
 
 
 def _ring(rng: np.random.Generator, size: tuple[int, int]) -> Outline:
-    hole = outlines.regular_polygon(48, radius=rng.uniform(0.6, 0.75))
-    return _stamped(rng, size, (outlines.regular_polygon(48), hole), (16, 34))
+    hole = outlines.regular_polygon(48, radius=rng.uniform(0.55, 0.7))
+    return _stamped(rng, size, (outlines.regular_polygon(48), hole), (18, 40))
 
 
 def _star(rng: np.random.Generator, size: tuple[int, int]) -> Outline:
-    return _stamped(rng, size, (outlines.star_polygon(5, inner=rng.uniform(0.36, 0.46)),), (14, 30))
+    return _stamped(rng, size, (outlines.star_polygon(5, inner=rng.uniform(0.36, 0.46)),), (16, 36))
 
 
 def _blot(rng: np.random.Generator, size: tuple[int, int]) -> Outline:

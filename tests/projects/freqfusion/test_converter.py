@@ -151,6 +151,21 @@ def test_what_comes_along():
     assert len(converter.to_perception({"state_dict": ours}).checkpoint["meta"]["dataset_meta"]["classes"]) == 150
 
 
+def test_tool(run_tool, tmp_path):
+    ours, authors, back = (tmp_path / f"{name}.pth" for name in ("ours", "authors", "back"))
+    torch.save({"state_dict": filled(model("../freqfusion")), "meta": {}}, ours)
+    done = run_tool("convert_checkpoint", "freqfusion", ours, authors, "--to", "authors")
+    assert done.code == 0, done.err
+    assert "SegNeXt with 2 fusions" in done.out
+    assert run_tool("convert_checkpoint", "freqfusion", authors, back).code == 0
+    before, after = (torch.load(path, weights_only=True)["state_dict"] for path in (ours, back))
+    assert before.keys() == after.keys()
+    torch.save({"state_dict": {"fc.weight": torch.zeros(1)}}, authors)
+    done = run_tool("convert_checkpoint", "freqfusion", authors, tmp_path / "no.pth")
+    assert done.code == 1
+    assert "does not hold a FreqFusion model" in done.err
+
+
 def test_what_is_no_such_model_says_so():
     ours = filled(model("../freqfusion"))
     plain = {key: value for key, value in ours.items() if "freqfusions" not in key}

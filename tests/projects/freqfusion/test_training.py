@@ -102,10 +102,14 @@ def test_tools(run_tool, folder, tmp_path):
     # Ground truth and prediction side by side.
     assert cv2.imread(str(pictures / drawn[0])).shape[:2] == (shapes[0][0], 2 * shapes[0][1])
 
-    converted = tmp_path / "authors.pth"
-    done = run_tool("convert_checkpoint", "freqfusion", checkpoint, converted, "--to", "authors")
-    assert done.code == 0, done.err
-    assert "SegNeXt with 2 fusions" in done.out
+
+def test_the_twin_differs_by_fusion_alone():
+    ours, plain = (load_config(f"configs/demo/freqfusion{name}.py") for name in ("", "_plain"))
+    assert plain.model.neck.type.__name__ == "FPN"
+    ours.model.neck = plain.model.neck
+    for cfg in (ours, plain):
+        cfg.work_dir = None
+    assert str(ours.to_dict()) == str(plain.to_dict())
 
 
 def test_missing_data_says_how_to_make_it(run_tool, tmp_path):
