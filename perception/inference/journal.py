@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from perception.inference.atomic import replacing
+from perception.engine.atomic import replacing
 
 
 class Journal:

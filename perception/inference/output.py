@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from perception.engine.atomic import replacing
 from perception.engine.errors import UserError
-from perception.inference.atomic import replacing
 from perception.inference.drawing import Colour
 from perception.inference.journal import Journal
 from perception.inference.label_png import LabelPngWriter

@@ -106,7 +106,7 @@ def import_released(args: argparse.Namespace) -> None:
     """`vqrf import`."""
     import torch
 
-    from perception.inference.atomic import replacing
+    from perception.engine.atomic import replacing
     from projects.vqrf import container, released
 
     shade = 1.0 if args.background == "white" else 0.0

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perception.engine.atomic import replacing
 from perception.engine.errors import UserError
-from perception.inference.atomic import replacing
 from perception.radiance.entropy_coding import CorruptStream
 from projects.vqrf.compressed import CompressedGrids
 from projects.vqrf.parts import PARTS, Context, decode_part, encode_part, raw_size

@@ -13,8 +13,8 @@ from nerfstudio.cameras.cameras import Cameras
 from PIL import Image
 from torch import Tensor
 
+from perception.engine.atomic import replacing
 from perception.engine.errors import UserError
-from perception.inference.atomic import replacing
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.metrics import psnr, ssim
 from perception.studio.datamanager import unnormalised

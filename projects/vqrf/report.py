@@ -9,7 +9,7 @@ from pathlib import Path
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 
-from perception.inference.atomic import replacing
+from perception.engine.atomic import replacing
 from projects.vqrf import container
 from projects.vqrf.compressed import CompressedGrids
 
