@@ -84,11 +84,8 @@ def best_matches(found: Found, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
     Of equal overlaps the first object counts; without any the overlap is 0 and the object -1.
     """
     boxes, corners = (torch.from_numpy(array).double() for array in (found.boxes, truth.corners))
-    rows, columns = overlapping_pairs(extents(rotated_box_corners(boxes)), extents(corners))
-    same = torch.from_numpy(found.labels[rows.numpy()] == truth.labels[columns.numpy()])
-    rows, columns = rows[same], columns[same]
+    rows, columns = _touching_of_one_class(boxes, found.labels, corners, truth.labels)
     overlaps = quadrilateral_iou(boxes[rows], corners[columns]).numpy()
-    rows, columns = rows.numpy(), columns.numpy()
     order = np.lexsort((columns, -overlaps, rows))
     _, first = np.unique(rows[order], return_index=True)
     best = order[first]
@@ -96,6 +93,20 @@ def best_matches(found: Found, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
     overlap[rows[best]], index[rows[best]] = overlaps[best], columns[best]
     index[overlap == 0] = -1
     return overlap, index
+
+
+def _touching_of_one_class(
+    boxes: Tensor, labels: np.ndarray, corners: Tensor, truth_labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (P,), (P,) of the pairs of equal label whose bounds touch."""
+    bounds, truth_bounds = extents(rotated_box_corners(boxes)), extents(corners)
+    rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for label in np.unique(truth_labels):
+        mine, wanted = np.flatnonzero(labels == label), np.flatnonzero(truth_labels == label)
+        first, second = overlapping_pairs(bounds[mine], truth_bounds[wanted])
+        rows.append(mine[first.numpy()])
+        columns.append(wanted[second.numpy()])
+    return np.concatenate(rows), np.concatenate(columns)
 
 
 def quadrilateral_iou(boxes: Tensor, corners: Tensor) -> Tensor:
