@@ -1,20 +1,20 @@
 """DOTA-v1.0 in patches of 1024 pixels that overlap by 200 ("single scale"), for training and for the test server.
 
 Expected layout: ``data/split_ss_dota/{trainval,test}/images/*.png`` and ``data/split_ss_dota/trainval/annfiles/*.txt``,
-made by mmrotate's ``tools/data/dota/split/img_split.py`` with its ``ss_trainval.json`` and ``ss_test.json``.
-The test set has no public annotations: testing writes the files that its server wants.
+made by ``tools/dataset_converters/split_dota.py`` (docs/data.md). The test set has no public annotations: testing
+writes the files that its server wants.
 """
 
 from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
 from mmengine.dataset import DefaultSampler
 from mmrotate.datasets.transforms import ConvertBoxType
-from mmrotate.evaluation import DOTAMetric
 
 from perception.datasets.dota_patches import DotaPatches
 from perception.datasets.oriented import IgnoreSmallObjects
 from perception.datasets.resumable import SeedAugmentation
 from perception.datasets.resumable_epochs import ResumableEpochBatchSampler
+from perception.evaluation.dota import DOTATask1Metric
 
 data_root = "data/split_ss_dota/"
 image_size = (1024, 1024)
@@ -37,13 +37,6 @@ pack_for_testing = dict(type=PackDetInputs, meta_keys=("img_id", "img_path", "or
 test_pipeline = [
     dict(type=LoadImageFromFile),
     dict(type=Resize, scale=image_size, keep_ratio=True),
-    pack_for_testing,
-]
-# Boxes of the ground truth stay in the pixels of the file, as predictions do.
-val_pipeline = [
-    dict(type=LoadImageFromFile),
-    dict(type=Resize, scale=image_size, keep_ratio=True),
-    *load_boxes,
     pack_for_testing,
 ]
 train_dataloader = dict(
@@ -75,6 +68,9 @@ test_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
-test_evaluator = dict(type=DOTAMetric, format_only=True, merge_patches=True, outfile_prefix="work_dirs/dota_task1")
+# Patches are merged as for the published results of ARC: its evaluation would use 0.1, but its test command used 0.5.
+test_evaluator = dict(
+    type=DOTATask1Metric, format_only=True, merge_patches=True, iou_thr=0.5, outfile_prefix="work_dirs/dota_task1"
+)
 val_dataloader = None
 val_evaluator = None

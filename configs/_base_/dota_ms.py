@@ -1,6 +1,6 @@
 """DOTA-v1.0 in patches at scales 0.5, 1 and 1.5 that overlap by 500 ("multi-scale"), turned at random.
 
-Expected layout: that of ``dota.py``, below ``data/split_ms_dota/`` (``ms_trainval.json``, ``ms_test.json``).
+Expected layout: that of ``dota.py``, below ``data/split_ms_dota/``.
 """
 
 from mmengine.config import read_base

@@ -7,13 +7,13 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
 from mmengine.dataset import DefaultSampler
 from mmengine.runner import ValLoop
-from mmrotate.datasets import HRSCDataset
 from mmrotate.datasets.transforms import ConvertBoxType
-from mmrotate.evaluation import DOTAMetric
 
+from perception.datasets.hrsc import HrscShips
 from perception.datasets.oriented import IgnoreSmallObjects
 from perception.datasets.resumable import SeedAugmentation
 from perception.datasets.resumable_epochs import ResumableEpochBatchSampler
+from perception.evaluation.dota import DOTATask1Metric
 
 data_root = "data/hrsc/"
 image_size = (1333, 800)
@@ -44,7 +44,7 @@ train_dataloader = dict(
     sampler=dict(type=DefaultSampler, shuffle=True),
     batch_sampler=dict(type=ResumableEpochBatchSampler),
     dataset=dict(
-        type=HRSCDataset,
+        type=HrscShips,
         data_root=data_root,
         ann_file="ImageSets/trainval.txt",
         data_prefix=dict(sub_data_root="FullDataSet/"),
@@ -59,7 +59,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type=DefaultSampler, shuffle=False),
     dataset=dict(
-        type=HRSCDataset,
+        type=HrscShips,
         data_root=data_root,
         ann_file="ImageSets/test.txt",
         data_prefix=dict(sub_data_root="FullDataSet/"),
@@ -68,6 +68,6 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type=DOTAMetric, metric="mAP", iou_thrs=[0.5, 0.75])
+val_evaluator = dict(type=DOTATask1Metric, iou_thrs=[0.5, 0.75])
 test_evaluator = val_evaluator
 val_cfg = dict(type=ValLoop)
