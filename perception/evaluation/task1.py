@@ -15,6 +15,7 @@ import torch
 from perception.datasets.dota import Patch
 from perception.evaluation.rotated_ap import Found
 from perception.ops._polygons import rotated_box_corners
+from perception.ops.nms_quadri import nms_quadri
 from perception.ops.nms_rotated import nms_rotated
 
 
@@ -58,16 +59,62 @@ def write_task1(folder: str | Path, images: Mapping[str, Found], classes: Sequen
     Returns:
         The archive's path.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [[] for _ in classes]
+    lines = {name: [] for name in classes}
     for image, found in images.items():
         corners = rotated_box_corners(torch.from_numpy(found.boxes).double()).flatten(1).tolist()
         for label, score, quad in zip(found.labels, found.scores, corners, strict=True):
-            lines[label].append(_line(image, score, quad))
+            lines[classes[label]].append(_line(image, score, quad))
+    return _write(Path(folder), lines)
+
+
+def merge_files(source: str | Path, out: str | Path, iou_threshold: float) -> tuple[int, int]:
+    """Merge the `Task1_CLASS.txt` files of patches in `source` into files of whole images in `out`.
+
+    Returns:
+        The numbers of detections before and after suppression.
+
+    Raises:
+        ValueError: there are no such files, a line is something else, or a name is not that of a patch.
+        OSError: a file cannot be read or written.
+    """
+    paths = sorted(Path(source).glob("Task1_*.txt"))
+    if not paths:
+        raise ValueError(f"{source} holds no Task1_CLASS.txt files")
+    lines, before = {}, 0
+    for path in paths:
+        patches, scores, quads = _read(path)
+        before += len(patches)
+        names, images = np.unique(np.array([patch.image for patch in patches], str), return_inverse=True)
+        quads += np.array([(patch.x, patch.y) * 4 for patch in patches], np.float64).reshape(-1, 8)
+        kept = nms_quadri(*map(torch.from_numpy, (quads, scores)), iou_threshold, torch.from_numpy(images)).numpy()
+        kept = kept[np.argsort(images[kept], kind="stable")]
+        lines[path.stem.removeprefix("Task1_")] = [_line(names[images[k]], scores[k], quads[k]) for k in kept]
+    _write(Path(out), lines)
+    return before, sum(map(len, lines.values()))
+
+
+def _read(path: Path) -> tuple[list[Patch], np.ndarray, np.ndarray]:
+    """Patches, scores `[N]` and corners `[N, 8]` of the lines of a file."""
+    patches, values = [], []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        name, *rest = line.split() or [""]
+        try:
+            row = [float(item) for item in rest]
+        except ValueError:
+            row = []
+        if len(row) != 9 or not np.isfinite(row).all():
+            raise ValueError(f"{path}, line {number}: expected a name, a score and 8 coordinates, not {line!r}")
+        patches.append(Patch.from_name(name))
+        values.append(row)
+    table = np.array(values, np.float64).reshape(-1, 9)
+    return patches, table[:, 0].copy(), table[:, 1:].copy()
+
+
+def _write(folder: Path, lines: Mapping[str, Sequence[str]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, some in zip(classes, lines, strict=True):
+        for name, some in lines.items():
             text = "".join(some).encode()
             archive.writestr(f"Task1_{name}.txt", text)
             _replace(folder / f"Task1_{name}.txt", text)
