@@ -38,7 +38,7 @@ class DOTATask1Metric(DOTAMetric):
         label_folder: with ``merge_patches``, the labels of the whole images (DOTA's ``labelTxt``) to evaluate with;
             objects of a difficulty above 0 are left out.
         iou_thr: of the suppression within each class of an image's merged or written detections. 0.1 is what mmrotate's
-            evaluation uses; 0.5 is what the published ARC results were submitted with (``--format-only`` of its code).
+            evaluation uses; with 0.5 the released test command of ARC (``--format-only``) writes its files.
         format_only: only write files.
         outfile_prefix: folder for ``Task1_CLASS.txt`` and an archive of them; None: nothing is written.
         eval_mode: "11points" (VOC 2007, DOTA) or "area".
