@@ -183,7 +183,7 @@ def _expected(ours: State) -> dict[str, tuple[int, ...]]:
     """Shapes of all fusions, in the settings that their own weights show, and of a weight from each other part."""
     place = _place(ours)
     if place == "neck.alignment":
-        levels = {re.match(r"neck\.lateral_convs\.(\d+)", key)[1] for key in ours if key.startswith("neck.lateral")}
+        levels = {key.split(".")[2] for key in ours if key.startswith("neck.lateral_convs.")}
         number, others = len(levels) - 1, ["backbone.conv1.weight", "rpn_head.rpn_conv.weight"]
     elif place == "decode_head.freqfusions":
         number, others = 2, ["backbone.block1.0.mlp.dwconv.weight", "decode_head.conv_seg.weight"]
@@ -230,10 +230,10 @@ def _classes(meta: Mapping[str, Any], ours: State) -> dict[str, Any]:
         return {key.lower(): meta[key] for key in ("CLASSES", "PALETTE") if meta.get(key) is not None}
     place = _place(ours)
     if place == "neck.alignment":
-        panoptic = any(key.startswith("semantic_head.") for key in ours)
         box = ours.get("roi_head.bbox_head.fc_cls.weight")
-        known = {81: CocoPanopticDataset if panoptic else CocoDataset}
-        found = known.get(0 if box is None else len(box))
+        panoptic = any(key.startswith("semantic_head.") for key in ours)
+        things = 0 if box is None else len(box) - 1
+        found = (CocoPanopticDataset if panoptic else CocoDataset) if things == 80 else None
     else:
         semantic = place == "decode_head.freqfusions"
         logits = ours["decode_head.conv_seg.weight" if semantic else f"{place.split('.')[0]}.cls_embed.weight"]

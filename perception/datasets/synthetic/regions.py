@@ -1,8 +1,8 @@
 """Grounds with curved borders and small or thin things on them: semantic segmentation in the layout of ADE20K.
 
-Five grounds differ by texture and five things by outline; hues overlap between neighbouring classes. Many things are a
-few pixels wide, so that coarse maps lose them, and grounds are told apart by patterns, of which fine maps see too
-little: how maps of several resolutions are fused decides the score. Some blots belong to no class, as in ADE20K.
+Five grounds differ by texture and tint, five things by outline and by hues that overlap between neighbouring classes.
+Things are small or thin and borders wind, so that coarse maps lose them, while patterns exceed what fine maps see: how
+maps of several resolutions are fused decides the score. Some blots belong to no class, as in ADE20K.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ EXAMPLE = "python tools/make_demo_data.py regions --out data/demo/regions --num-
 VERSION = 1  # to be raised by every change that alters the files
 
 TEXTURES = dict(zip(GROUND_CLASSES, ("bands", "clouds", "terrazzo", "tiles", "brushed")))
-HUES = dict(zip(REGION_CLASSES, (0.58, 0.32, 0.12, 0.75, 0.05, 0.15, 0.35, 0.55, 0.75, 0.95)))
-HUE_SPREAD = 0.12  # to either side, in turns
+HUES = dict(zip(REGION_CLASSES, (0.58, 0.34, 0.14, 0.78, 0.97, 0.15, 0.35, 0.55, 0.75, 0.95)))
+GROUND_HUE_SPREAD, THING_HUE_SPREAD = 0.06, 0.12  # to either side, in turns
 GROUNDS_PER_IMAGE = (2, 4)
 THINGS_PER_IMAGE = (5, 10)
 MIN_GROUND_DISTANCE = 15.0  # between the colours of a thing and of the grounds, in L*a*b* units
@@ -130,8 +130,8 @@ def sample_scene(rng: np.random.Generator, height: int, width: int, *, first: in
 
 
 def _sample_ground(rng: np.random.Generator, name: str) -> Ground:
-    hue = HUES[name] + rng.uniform(-HUE_SPREAD, HUE_SPREAD)
-    saturation, value = rng.uniform(0.12, 0.45), rng.uniform(0.35, 0.8)
+    hue = HUES[name] + rng.uniform(-GROUND_HUE_SPREAD, GROUND_HUE_SPREAD)
+    saturation, value = rng.uniform(0.2, 0.5), rng.uniform(0.35, 0.8)
     accent = value + (0.18 if value < 0.55 else -0.18)
     palette = (
         textures.from_hsv(hue, saturation, value),
@@ -145,7 +145,7 @@ def _sample_thing(rng: np.random.Generator, name: str | None, outline: Outline, 
     """A thing whose colour differs from the grounds."""
     bases = np.array([colour for ground in grounds for colour in ground.palette])
     for _ in range(10):
-        hue = rng.uniform() if name is None else HUES[name] + rng.uniform(-HUE_SPREAD, HUE_SPREAD)
+        hue = rng.uniform() if name is None else HUES[name] + rng.uniform(-THING_HUE_SPREAD, THING_HUE_SPREAD)
         colour = textures.from_hsv(hue, rng.uniform(0.6, 0.95), rng.uniform(0.6, 1.0))
         if textures.colour_distance(np.array([colour]), bases).min() >= MIN_GROUND_DISTANCE:
             break
