@@ -18,7 +18,7 @@ from perception.engine.errors import UserError
 from perception.evaluation.rotated_ap import ClassResult, Found, Truth, evaluate, mean_average_precision
 from perception.evaluation.task1 import merge_patches as merge
 from perception.evaluation.task1 import suppressed, write_task1
-from perception.ops._polygons import rotated_box_corners
+from perception.geometry.rotated_boxes import box_corners
 
 
 @METRICS.register_module()
@@ -105,7 +105,7 @@ class DOTATask1Metric(DOTAMetric):
         boxes = torch.cat([_tensor(part["bboxes"]) for part in (wanted, ignored)]).double()
         labels = torch.cat([_tensor(part["labels"]) for part in (wanted, ignored)])
         difficult = np.arange(len(boxes)) >= len(wanted["labels"])
-        return Truth(rotated_box_corners(boxes).numpy(), labels.numpy(), difficult)
+        return Truth(box_corners(boxes).numpy(), labels.numpy(), difficult)
 
     def _label_file(self, image: str) -> Path:
         path = self.label_folder / f"{image}.txt"

@@ -15,8 +15,9 @@ import torch
 from mmdet.evaluation.functional import average_precision
 from torch import Tensor
 
+from perception.geometry.rotated_boxes import upright_bounds
 from perception.ops._pairs import extents, overlapping_pairs
-from perception.ops._polygons import area_within_rectangle, polygon_area, rotate, rotated_box_corners
+from perception.ops._polygons import area_within_rectangle, polygon_area, rotate
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _touching_of_one_class(
     boxes: Tensor, labels: np.ndarray, corners: Tensor, truth_labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices (P,), (P,) of the pairs of equal label whose bounds touch."""
-    bounds, truth_bounds = extents(rotated_box_corners(boxes)), extents(corners)
+    bounds, truth_bounds = upright_bounds(boxes), extents(corners)
     rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for label in np.unique(truth_labels):
         mine, wanted = np.flatnonzero(labels == label), np.flatnonzero(truth_labels == label)

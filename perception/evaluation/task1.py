@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +12,11 @@ import numpy as np
 import torch
 
 from perception.datasets.dota import Patch
+from perception.engine.atomic import replacing
 from perception.evaluation.rotated_ap import Found
-from perception.ops._polygons import rotated_box_corners
-from perception.ops.nms_quadri import nms_quadri
-from perception.ops.nms_rotated import nms_rotated
+from perception.geometry.rotated_boxes import box_corners
+from perception.geometry.suppression import suppress, suppress_rotated
+from perception.ops.box_iou_quadri import box_iou_quadri
 
 
 def merge_patches(patches: Iterable[tuple[str, Found]], iou_threshold: float) -> dict[str, Found]:
@@ -42,7 +42,7 @@ def merge_patches(patches: Iterable[tuple[str, Found]], iou_threshold: float) ->
 def suppressed(found: Found, iou_threshold: float) -> Found:
     """The detections that stay after suppression within each class, by falling score."""
     boxes, scores, labels = map(torch.from_numpy, (found.boxes, found.scores, found.labels))
-    kept = nms_rotated(boxes, scores, iou_threshold, labels).numpy()
+    kept = suppress_rotated(boxes, scores, labels, iou_threshold).numpy()
     return Found(found.boxes[kept], found.scores[kept], found.labels[kept])
 
 
@@ -61,9 +61,9 @@ def write_task1(folder: str | Path, images: Mapping[str, Found], classes: Sequen
     """
     lines = {name: [] for name in classes}
     for image, found in images.items():
-        corners = rotated_box_corners(torch.from_numpy(found.boxes).double()).flatten(1).tolist()
+        corners = box_corners(torch.from_numpy(found.boxes).double()).flatten(1).tolist()
         for label, score, quad in zip(found.labels, found.scores, corners, strict=True):
-            lines[classes[label]].append(_line(image, score, quad))
+            lines[classes[label]].append(task1_line(image, score, quad))
     return _write(Path(folder), lines)
 
 
@@ -86,11 +86,22 @@ def merge_files(source: str | Path, out: str | Path, iou_threshold: float) -> tu
         before += len(patches)
         names, images = np.unique(np.array([patch.image for patch in patches], str), return_inverse=True)
         quads += np.array([(patch.x, patch.y) * 4 for patch in patches], np.float64).reshape(-1, 8)
-        kept = nms_quadri(*map(torch.from_numpy, (quads, scores)), iou_threshold, torch.from_numpy(images)).numpy()
+        kept = _suppressed_quads(quads, scores, images, iou_threshold)
         kept = kept[np.argsort(images[kept], kind="stable")]
-        lines[path.stem.removeprefix("Task1_")] = [_line(names[images[k]], scores[k], quads[k]) for k in kept]
+        lines[path.stem.removeprefix("Task1_")] = [task1_line(names[images[k]], scores[k], quads[k]) for k in kept]
     _write(Path(out), lines)
     return before, sum(map(len, lines.values()))
+
+
+def _suppressed_quads(quads: np.ndarray, scores: np.ndarray, images: np.ndarray, iou_threshold: float) -> np.ndarray:
+    """Indices of the quadrilaterals `[N, 8]` that stay after suppression within each image."""
+
+    def conflict(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
+        pairs = (torch.from_numpy(quads[chosen]) for chosen in (better, worse))
+        return (box_iou_quadri(*pairs, aligned=True) > iou_threshold).numpy()
+
+    bounds = np.hstack([quads.reshape(-1, 4, 2).min(1), quads.reshape(-1, 4, 2).max(1)])
+    return suppress(bounds, np.argsort(-scores, kind="stable"), images, conflict)
 
 
 def _read(path: Path) -> tuple[list[Patch], np.ndarray, np.ndarray]:
@@ -116,23 +127,21 @@ def _write(folder: Path, lines: Mapping[str, Sequence[str]]) -> Path:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, some in lines.items():
             text = "".join(some).encode()
-            archive.writestr(f"Task1_{name}.txt", text)
-            _replace(folder / f"Task1_{name}.txt", text)
+            archive.writestr(task1_name(name), text)
+            with replacing(folder / task1_name(name)) as file:
+                file.write(text)
     target = folder / f"{folder.resolve().name}.zip"
-    _replace(target, packed.getvalue())
+    with replacing(target) as file:
+        file.write(packed.getvalue())
     return target
 
 
-def _line(image: str, score: float, corners: Sequence[float]) -> str:
+def task1_name(class_name: str) -> str:
+    """The name of a class's file."""
+    return f"Task1_{class_name}.txt"
+
+
+def task1_line(image: str, score: float, corners: Sequence[float]) -> str:
+    """One detection: `corners` are x1, y1, ..., x4, y4 in pixels."""
     coordinates = " ".join(f"{value:.2f}" for value in corners)
     return f"{image} {np.format_float_positional(np.float32(score), min_digits=4)} {coordinates}\n"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

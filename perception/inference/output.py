@@ -22,6 +22,7 @@ from PIL import Image
 
 from perception.engine.atomic import replacing
 from perception.engine.errors import UserError
+from perception.evaluation.task1 import task1_line, task1_name
 from perception.inference.drawing import Colour
 from perception.inference.journal import Journal
 from perception.inference.label_png import LabelPngWriter
@@ -173,8 +174,7 @@ class OutputFolder:
             for record in self._journal.records(names):
                 image = os.path.splitext(record["file_name"])[0]
                 for entry in record["detections"]:
-                    corners = " ".join(f"{number:.2f}" for number in entry["segmentation"][0])
-                    line = f"{image} {entry['score']:.6f} {corners}\n"
+                    line = task1_line(image, entry["score"], entry["segmentation"][0])
                     files[entry["category_id"] - 1].write(line.encode(errors="surrogateescape"))
 
     def _target(self, folder: str, name: str) -> Path:
@@ -247,7 +247,7 @@ class OutputFolder:
 
 def dota_name(class_name: str) -> str:
     """The file of a class below `dota/`."""
-    return f"Task1_{re.sub(r'[^-*.0-9A-Za-z_]+', '-', class_name)}.txt"
+    return task1_name(re.sub(r"[^-*.0-9A-Za-z_]+", "-", class_name))
 
 
 def derived_names(names: Sequence[str], suffixes: Collection[str], added: str) -> dict[str, str]:

@@ -123,7 +123,7 @@ def test_objects_of_a_large_image_are_found_once(rotated_retinanet, oracle, scen
     # The same boxes in every file.
     corners = np.sort(box_corners(whole.double()).reshape(len(whole), -1).numpy(), 0)
     lines = [line.split() for line in (job.out / "dota/Task1_ship.txt").read_text().splitlines()]
-    assert {(line[0], line[1]) for line in lines} == {("scene", "0.800000")}
+    assert {(line[0], line[1]) for line in lines} == {("scene", "0.8000")}
     np.testing.assert_allclose(np.sort(np.array([line[2:] for line in lines], float), 0), corners, atol=0.006)
     features = json.loads((job.out / "geojson/scene.png.geojson").read_text())["features"]
     rings = np.array([feature["geometry"]["coordinates"][0] for feature in features])

@@ -208,6 +208,10 @@ def test_overlaps(mode, aligned):
     for clockwise in (True, False):
         theirs = mmcv.ops.box_iou_rotated(turned1, turned2, mode, aligned, clockwise)
         torch.testing.assert_close(theirs, box_iou_rotated(turned1, turned2, mode, aligned, clockwise))
+    # mmrotate's evaluation leaves the scores in a sixth column.
+    scored = torch.cat([turned1, torch.rand(len(turned1), 1)], 1)
+    theirs = mmcv.ops.box_iou_rotated(scored, turned2, mode, aligned)
+    torch.testing.assert_close(theirs, box_iou_rotated(turned1, turned2, mode, aligned))
     quads1, quads2 = boxes1[:, [0, 1, 2, 1, 2, 3, 0, 3]], boxes2[:, [0, 1, 2, 1, 2, 3, 0, 3]]
     theirs = mmcv.ops.box_iou_quadri(quads1, quads2, mode, aligned)
     torch.testing.assert_close(theirs, box_iou_quadri(quads1, quads2, mode, aligned))

@@ -90,7 +90,8 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
 
 @kernel
 def box_iou_rotated(boxes1: Tensor, boxes2: Tensor, ious: Tensor, mode_flag: int, aligned: bool) -> None:
-    overlap = _box_iou_rotated.box_iou_rotated(boxes1, boxes2, _MODES[mode_flag], aligned)
+    # mmrotate's evaluation leaves the scores in a sixth column.
+    overlap = _box_iou_rotated.box_iou_rotated(boxes1[:, :5], boxes2[:, :5], _MODES[mode_flag], aligned)
     ious.copy_(overlap.reshape(ious.shape))
 
 
