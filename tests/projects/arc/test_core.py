@@ -1,5 +1,6 @@
 """Rotated kernels and the adaptive convolution: recorded numbers, and the laws of spec section 10."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -208,3 +209,22 @@ def test_it_learns_the_angle_of_bars():
         losses.append(loss.item())
     assert losses[0] > 0.1
     assert losses[-1] < 5e-3
+
+
+def test_kernels_are_combined_without_a_copy_of_them():
+    """The layout in memory survives what happens to weights in training, and the gradient has it too."""
+    conv = AdaptiveRotatedConv2d(8, 6, kernel_number=4)
+    other = AdaptiveRotatedConv2d(8, 6, kernel_number=4)
+    other.load_state_dict({name: value.clone().contiguous() for name, value in conv.state_dict().items()})
+    for module in (conv, other, copy.deepcopy(conv), copy.deepcopy(conv).double().float()):
+        weight = module.weight
+        assert weight.shape == (4, 6, 8, 3, 3)
+        assert weight.permute(1, 2, 0, 3, 4).is_contiguous()
+        module(torch.randn(2, 8, 5, 5)).sum().backward()
+        assert weight.grad.permute(1, 2, 0, 3, 4).is_contiguous()
+    assert torch.equal(other.weight, conv.weight)
+    # Another layout is as right.
+    alpha, theta = torch.rand(3, 4), torch.rand(3, 4) - 0.5
+    torch.testing.assert_close(
+        combine_kernels(conv.weight.detach().contiguous(), alpha, theta), combine_kernels(conv.weight, alpha, theta)
+    )

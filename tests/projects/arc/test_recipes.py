@@ -72,6 +72,13 @@ def test_a_twin_differs_in_its_backbone_and_how_fast_that_learns(name):
     assert plain == arc
 
 
+def test_the_demo_and_its_twin():
+    arc, plain = (MODELS.build(recipe(f"demo/{name}").model) for name in ("arc", "arc_plain"))
+    rotated = {key for key in arc.state_dict() if ".routing." in key}
+    assert arc.state_dict().keys() - rotated == plain.state_dict().keys()
+    assert len(rotated) == 60  # six weights for each of the ten blocks of two stages
+
+
 def test_schedule_of_the_published_recipe():
     cfg = recipe("arc")
     wrapper = cfg.optim_wrapper
