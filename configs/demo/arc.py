@@ -1,4 +1,4 @@
-"""ARC in Oriented R-CNN, shrunk to the built-in aerial scenes: learns on two CPU cores in about three minutes, without initial weights.
+"""ARC in Oriented R-CNN on the built-in aerial scenes, without initial weights: three minutes on two CPU cores.
 
 Data: ``python tools/make_demo_data.py harbours --out data/demo/harbours --num-train 400``.
 """
