@@ -54,7 +54,6 @@ test_dataloader.update(
             ann_file="val/annfiles/",
             data_prefix=dict(img_path="val/images/"),
             metainfo=metainfo,
-            diff_thr=0,
             pipeline=test_pipeline,
         ),
     )

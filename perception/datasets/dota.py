@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +28,11 @@ def read_labels(path: str | Path) -> Labels:
     An object is a line `x1 y1 x2 y2 x3 y3 x4 y4 class difficulty`; a missing difficulty is 0.
 
     Raises:
-        ValueError: a line is something else.
+        ValueError: a line is something else, or not UTF-8.
         OSError: the file cannot be read.
     """
     corners, classes, difficulty = [], [], []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         items = line.split()
         if not items or line.startswith(_HEADERS):
             continue
@@ -46,6 +47,36 @@ def read_labels(path: str | Path) -> Labels:
         classes.append(items[8])
         difficulty.append(level)
     return Labels(np.array(corners, np.float64).reshape(-1, 4, 2), tuple(classes), tuple(difficulty))
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        ValueError: it is not UTF-8.
+        OSError: the file cannot be read.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
+
+
+def class_numbers(labels: Labels, classes: Sequence[str], path: str | Path) -> np.ndarray:
+    """The place `[N]` of each object's class in `classes`.
+
+    Args:
+        path: of the labels, for the message.
+
+    Raises:
+        ValueError: an object is of another class.
+    """
+    known = {name: number for number, name in enumerate(classes)}
+    strange = sorted(set(labels.classes) - known.keys())
+    if strange:
+        raise ValueError(f"{path} has objects of class {strange[0]!r}; classes of the config: {', '.join(known)}")
+    return np.array([known[name] for name in labels.classes], np.int64)
 
 
 def format_labels(labels: Labels) -> str:

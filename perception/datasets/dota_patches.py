@@ -9,7 +9,7 @@ from mmrotate.datasets import DOTADataset, DOTAv15Dataset
 
 from perception.engine.errors import UserError
 
-from .dota import read_labels
+from .dota import class_numbers, read_labels
 
 
 @DATASETS.register_module()
@@ -18,7 +18,18 @@ class DotaPatches(DOTADataset):
 
     Labels may have DOTA's header lines: whole images are read as well. The classes are those of DOTA-1.0; for other
     data give ``metainfo``.
+
+    Args:
+        diff_thr: objects of a higher difficulty are ignored. None: 0 in test mode, where they count neither way as on
+            DOTA's server; 100 in training, which uses all objects as the published recipes do.
+        test_mode: as in any data set of MMEngine.
+        kwargs: as in mmrotate's data set.
     """
+
+    def __init__(self, diff_thr: int | None = None, test_mode: bool = False, **kwargs) -> None:
+        if diff_thr is None:
+            diff_thr = 0 if test_mode else 100
+        super().__init__(diff_thr=diff_thr, test_mode=test_mode, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Names of images, and their objects where ``ann_file`` names a folder.
@@ -40,15 +51,12 @@ class DotaPatches(DOTADataset):
     def _read(self, file: Path) -> dict:
         try:
             labels = read_labels(file)
+            numbers = class_numbers(labels, self.metainfo["classes"], file).tolist()
         except ValueError as error:
             raise UserError(str(error)) from error
-        known = {name: number for number, name in enumerate(self.metainfo["classes"])}
-        strange = sorted(set(labels.classes) - known.keys())
-        if strange:
-            raise UserError(f"{file} has objects of class {strange[0]!r}; classes of the config: {', '.join(known)}")
         instances = [
-            dict(bbox=quad.ravel().tolist(), bbox_label=known[name], ignore_flag=int(difficulty > self.diff_thr))
-            for quad, name, difficulty in zip(labels.corners, labels.classes, labels.difficulty)
+            dict(bbox=quad.ravel().tolist(), bbox_label=number, ignore_flag=int(difficulty > self.diff_thr))
+            for quad, number, difficulty in zip(labels.corners, numbers, labels.difficulty)
         ]
         image = Path(self.data_prefix["img_path"], f"{file.stem}.{self.img_suffix}")
         return dict(img_id=file.stem, file_name=image.name, img_path=str(image), instances=instances)

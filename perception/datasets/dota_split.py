@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 import cv2
@@ -56,8 +56,8 @@ class SplitParams:
     def __post_init__(self):
         if not self.sizes or len(self.sizes) != len(self.gaps):
             raise ValueError(f"as many gaps as sizes are needed, not sizes {self.sizes} with gaps {self.gaps}")
-        if not self.rates or min(self.rates) <= 0:
-            raise ValueError(f"rates must be positive, not {self.rates}")
+        if not self.rates or not all(0 < rate < inf for rate in self.rates):
+            raise ValueError(f"rates must be positive and finite, not {self.rates}")
         for size, gap in self.windows():
             if not 0 <= gap < size:
                 raise ValueError(f"a gap must be at least 0 and below the size, not {gap} with size {size}")

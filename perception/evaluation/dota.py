@@ -13,7 +13,7 @@ from mmrotate.evaluation import DOTAMetric
 from mmrotate.evaluation.functional.mean_ap import print_map_summary
 from mmrotate.registry import METRICS
 
-from perception.datasets.dota import Patch, read_labels
+from perception.datasets.dota import Patch, class_numbers, read_labels
 from perception.engine.errors import UserError
 from perception.evaluation.rotated_ap import ClassResult, Found, Truth, evaluate, mean_average_precision
 from perception.evaluation.task1 import merge_patches as merge
@@ -85,7 +85,7 @@ class DOTATask1Metric(DOTAMetric):
         """Note detections and, where they are needed, objects of a batch of images.
 
         Raises:
-            UserError: an image has no labels.
+            UserError: an image has no labels, or is no patch where patches are merged.
         """
         for sample in data_samples:
             found = sample["pred_instances"]
@@ -93,11 +93,13 @@ class DOTATask1Metric(DOTAMetric):
             self.results.append((str(sample["img_id"]), result, self._truth_of(sample)))
 
     def _truth_of(self, sample: dict) -> Truth | None:
-        if self.format_only:
-            return None
         if self.merge_patches:
             # Noticed at the first image and not after the last.
-            self._label_file(Patch.from_name(str(sample["img_id"])).image)
+            image = _image_of(str(sample["img_id"]))
+            if not self.format_only:
+                self._label_file(image)
+            return None
+        if self.format_only:
             return None
         wanted, ignored = sample["gt_instances"], sample["ignored_instances"]
         if "bboxes" not in wanted:
@@ -118,7 +120,12 @@ class DOTATask1Metric(DOTAMetric):
 
         Returns:
             ``AP50`` and so on for each of ``iou_thrs``, and their mean ``mAP``; nothing with ``format_only``.
+
+        Raises:
+            UserError: there are no results, or the labels of an image cannot be read.
         """
+        if not results:
+            raise UserError("the evaluator got no results: its data set has no images")
         names, found, truths = zip(*results)
         if self.merge_patches:
             merged = merge(zip(names, found), self.iou_thr)
@@ -150,17 +157,17 @@ class DOTATask1Metric(DOTAMetric):
         path = self._label_file(image)
         try:
             labels = read_labels(path)
+            numbers = class_numbers(labels, self.dataset_meta["classes"], path)
         except ValueError as error:
             raise UserError(str(error)) from error
-        known = {name: number for number, name in enumerate(self.dataset_meta["classes"])}
-        strange = sorted(set(labels.classes) - known.keys())
-        if strange:
-            raise UserError(f"{path} has objects of class {strange[0]!r}; classes of the config: {', '.join(known)}")
-        return Truth(
-            labels.corners,
-            np.array([known[name] for name in labels.classes], np.int64),
-            np.array(labels.difficulty, np.int64) > 0,
-        )
+        return Truth(labels.corners, numbers, np.array(labels.difficulty, np.int64) > 0)
+
+
+def _image_of(name: str) -> str:
+    try:
+        return Patch.from_name(name).image
+    except ValueError as error:
+        raise UserError(f"the evaluator merges patches, but {error}") from error
 
 
 def _tensor(value: object) -> torch.Tensor:

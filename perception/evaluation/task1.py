@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from perception.datasets.dota import Patch
+from perception.datasets.dota import Patch, read_lines
 from perception.engine.atomic import replacing
 from perception.evaluation.rotated_ap import Found
 from perception.geometry.rotated_boxes import box_corners
@@ -107,7 +107,7 @@ def _suppressed_quads(quads: np.ndarray, scores: np.ndarray, images: np.ndarray,
 def _read(path: Path) -> tuple[list[Patch], np.ndarray, np.ndarray]:
     """Patches, scores `[N]` and corners `[N, 8]` of the lines of a file."""
     patches, values = [], []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         name, *rest = line.split() or [""]
         try:
             row = [float(item) for item in rest]
@@ -115,7 +115,10 @@ def _read(path: Path) -> tuple[list[Patch], np.ndarray, np.ndarray]:
             row = []
         if len(row) != 9 or not np.isfinite(row).all():
             raise ValueError(f"{path}, line {number}: expected a name, a score and 8 coordinates, not {line!r}")
-        patches.append(Patch.from_name(name))
+        try:
+            patches.append(Patch.from_name(name))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
         values.append(row)
     table = np.array(values, np.float64).reshape(-1, 9)
     return patches, table[:, 0].copy(), table[:, 1:].copy()

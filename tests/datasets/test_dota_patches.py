@@ -37,6 +37,16 @@ def test_whole_images_and_images_without_labels(tmp_path):
     assert [bare.get_data_info(i)["img_id"] for i in range(len(bare))] == ["P0", "P1"]
 
 
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [({}, [0, 0, 0]), ({"test_mode": True}, [0, 1, 1]), ({"test_mode": True, "diff_thr": 1}, [0, 0, 1])],
+)
+def test_difficult_objects_are_ignored_in_test_mode_only(tmp_path, options, flags):
+    text = "".join(f"1 2 7 2 7 5 1 5 ship {difficulty}\n" for difficulty in range(3))
+    found = patches(tmp_path, {"P0": text}, **options)
+    assert [item["ignore_flag"] for item in found.get_data_info(0)["instances"]] == flags
+
+
 def test_what_cannot_be_read_says_so(tmp_path):
     for number, (text, message) in enumerate(
         {

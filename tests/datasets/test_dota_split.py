@@ -11,7 +11,7 @@ import pytest
 import shapely
 import torch
 
-from perception.datasets.dota import Labels, Patch, format_labels, read_labels
+from perception.datasets.dota import Labels, Patch, class_numbers, format_labels, read_labels
 from perception.datasets.dota_split import SplitParams, find_sources, labels_in, shares_inside, split, windows_of
 
 STOCK = Path(mmrotate.__file__).parent / ".mim" / "tools" / "data" / "dota" / "split" / "img_split.py"
@@ -220,6 +220,8 @@ def test_find_sources_refuses(tmp_path):
     [
         ({"gaps": (1, 2)}, "as many gaps as sizes"),
         ({"rates": (0.0,)}, "rates must be positive"),
+        ({"rates": (1.0, float("nan"))}, "rates must be positive and finite"),
+        ({"rates": (float("inf"),)}, "rates must be positive and finite"),
         ({"gaps": (1024,)}, "below the size"),
         ({"object_share": 1.5}, "between 0 and 1"),
         ({"pad": (0, 0, 256)}, "from 0 to 255"),
@@ -241,6 +243,17 @@ def test_labels_round_trip_and_names(tmp_path):
     np.testing.assert_array_equal(again.corners[:10], labels.corners)
     assert again.classes == (*labels.classes, "ship")
     assert again.difficulty == (*labels.difficulty, 0)
+
+    path.write_text("imagesource:x\n1 2 3 4 5 6 7 8 ship\n", encoding="utf-8-sig")
+    assert read_labels(path).classes == ("ship",)
+    path.write_bytes(b"gsd:1\n1 2 3 4 5 6 7 8 caf\xe9 0\n")
+    with pytest.raises(ValueError, match=r"a\.txt, line 2: not UTF-8"):
+        read_labels(path)
+
+    names = ("whale", *sorted(set(again.classes)))
+    assert [names[k] for k in class_numbers(again, names, path)] == list(again.classes)
+    with pytest.raises(ValueError, match=r"a\.txt has objects of class '.*'; classes of the config: whale"):
+        class_numbers(again, ("whale",), path)
 
     assert Patch.from_name("P0001__1024__824___0") == Patch("P0001", 1024, 824, 0)
     odd = Patch("a__7__8___9__b", 682, 3, 14)

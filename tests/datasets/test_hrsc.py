@@ -1,11 +1,14 @@
 """HRSC2016's layout, read by mmrotate's class and by ours."""
 
+import re
+
 import numpy as np
 import pytest
 import shapely
 from mmrotate.datasets import HRSCDataset
 
 from perception.datasets.hrsc import HrscShips
+from perception.engine.errors import UserError
 
 XML = """<?xml version="1.0" encoding="utf-8"?>
 <HRSC_Image>
@@ -43,6 +46,16 @@ def root(tmp_path):
         (tmp_path / "FullDataSet" / "Annotations" / f"{name}.xml").write_text(text)
     (tmp_path / "ImageSets" / "trainval.txt").write_text("100000001\n100000002\n100000003\n")
     return tmp_path
+
+
+@pytest.mark.parametrize("key", ["Img_SizeWidth", "Img_SizeHeight"])
+@pytest.mark.parametrize("text", [None, "", "wide"])
+def test_a_missing_size_is_told(root, key, text):
+    path = root / "FullDataSet" / "Annotations" / "100000002.xml"
+    new = "" if text is None else f"<{key}>{text}</{key}>"
+    path.write_text(re.sub(f"<{key}>.*</{key}>", new, path.read_text()))
+    with pytest.raises(UserError, match=rf"100000002\.xml has no whole number as {key}"):
+        build(HrscShips, root)
 
 
 def build(cls, root, **options):

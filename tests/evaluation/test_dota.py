@@ -3,8 +3,10 @@
 import zipfile
 from collections import defaultdict
 
+import cv2
 import numpy as np
 import pytest
+import shapely
 import torch
 from mmengine.structures import InstanceData
 from mmrotate.registry import METRICS
@@ -25,7 +27,11 @@ from tests.evaluation.test_rotated_ap import boxes_of
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """Two large scenes with the objects that lie inside, cut at three scales."""
+    """Two large scenes cut at three scales.
+
+    Objects cross the border. Every fourth one is difficult, and all that lie outside for more than 30%, for which they
+    belong to no patch.
+    """
     root = tmp_path_factory.mktemp("scenes")
     raw = root / "raw"
     (raw / "images").mkdir(parents=True)
@@ -33,9 +39,9 @@ def scenes(tmp_path_factory):
     for k, name in enumerate(("P1", "odd__9__8___7__name")):
         scene = harbours.scene_of(harbours.Params(min_size=600, max_size=640), "val", k)
         corners = np.array([aerial.corners_of(item) for item in scene.objects])
-        inside = ((corners >= 0) & (corners <= (scene.width, scene.height))).all(axis=(1, 2))
-        kinds = np.array([item.kind for item in scene.objects])[inside]
-        labels = Labels(corners[inside], tuple(kinds), (0,) * len(kinds))
+        shares = shares_within(corners, scene.width, scene.height)
+        difficult = (shares < 0.7) | (np.arange(len(shares)) % 4 == 0)
+        labels = Labels(corners, tuple(item.kind for item in scene.objects), tuple(difficult.astype(int)))
         image, _ = harbours.render(scene)
         (raw / "images" / f"{name}.png").write_bytes(_png(image))
         (raw / "labelTxt" / f"{name}.txt").write_text("imagesource:x\ngsd:0.5\n" + format_labels(labels))
@@ -44,9 +50,13 @@ def scenes(tmp_path_factory):
     return root
 
 
-def _png(image):
-    import cv2
+def shares_within(corners, width, height):
+    """The share of each object that lies in the image."""
+    objects = [shapely.Polygon(quad) for quad in corners]
+    return np.array([one.intersection(shapely.box(0, 0, width, height)).area / one.area for one in objects])
 
+
+def _png(image):
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
@@ -94,27 +104,66 @@ def test_cut_then_merged_the_truth_is_perfect(scenes, tmp_path):
     )
     assert run(metric, perfect(scenes)) == {"dota/mAP": 1.0, "dota/AP50": 1.0, "dota/AP75": 1.0}
 
-    # Every object is written once, where it is.
+    # Every object of which the image holds 70% is written once, where it is.
     written = defaultdict(list)
     for name in HARBOUR_CLASSES:
         for line in (out / f"Task1_{name}.txt").read_text().splitlines():
             image, score, *corners = line.split()
             assert score == "1.0000"
             written[image, name].append(np.array(corners, float).reshape(4, 2))
-    total = 0
+    total = crossing = difficult = outside = 0
     for path in raw.iterdir():
         labels = read_labels(path)
+        height, width = cv2.imread(str(scenes / "raw" / "images" / f"{path.stem}.png")).shape[:2]
+        shares = shares_within(labels.corners, width, height)
         for name in HARBOUR_CLASSES:
-            wanted = [quad for quad, kind in zip(labels.corners, labels.classes) if kind == name]
+            wanted = labels.corners[(np.array(labels.classes) == name) & (shares >= 0.7)]
             assert len(written[path.stem, name]) == len(wanted)
             for quad in wanted:
                 assert max(reference.overlap(quad, other) for other in written[path.stem, name]) > 0.99
             total += len(wanted)
+        crossing += ((shares >= 0.7) & (shares < 0.999) & (np.array(labels.difficulty) == 0)).sum()
+        difficult += ((shares >= 0.7) & (np.array(labels.difficulty) == 1)).sum()
+        outside += (shares < 0.7).sum()
     assert total > 100
+    assert min(crossing, difficult, outside) > 3
     with zipfile.ZipFile(out / "submission.zip") as archive:
         assert sorted(archive.namelist()) == sorted(f"Task1_{name}.txt" for name in HARBOUR_CLASSES)
         for name in archive.namelist():
             assert archive.read(name) == (out / name).read_bytes()
+
+
+def test_difficult_objects_of_the_source_neither_help_nor_hurt(scenes):
+    """Found first or not at all, they change nothing, whether the rest is perfect or half missing behind mistakes."""
+
+    def score(*, find_difficult, spoil):
+        metric = DOTATask1Metric(merge_patches=True, label_folder=str(scenes / "raw" / "labelTxt"))
+        return run(metric, detections(find_difficult, spoil))["dota/AP50"]
+
+    def detections(find_difficult, spoil):
+        for path in sorted((scenes / "patches" / "annfiles").iterdir()):
+            patch, labels = Patch.from_name(path.stem), read_labels(path)
+            source = read_labels(scenes / "raw" / "labelTxt" / f"{patch.image}.txt")
+            # A patch says 2 of all that reach out of it: the source knows which ones are difficult.
+            there = labels.corners + np.array([patch.x, patch.y])
+            origin = np.abs(there[:, None] - source.corners).max(axis=(2, 3)).argmin(axis=1)
+            difficult = np.array(source.difficulty)[origin] == 1
+            lost = spoil & ~difficult & (origin % 3 == 0)
+            kept = np.flatnonzero(~lost & (find_difficult | ~difficult))
+            boxes = boxes_of(labels.corners).reshape(-1, 5)[kept]
+            scores = np.where(difficult[kept], 0.9, 0.5)
+            numbers = np.array([HARBOUR_CLASSES.index(labels.classes[k]) for k in kept], int)
+            if spoil and patch.x == patch.y == 0:  # far beyond the border, one for each class
+                strays = [[-1000, -1000, 20, 20, 0]] * len(HARBOUR_CLASSES)
+                boxes = np.concatenate([boxes, strays])
+                scores = np.append(scores, [0.7] * len(strays))
+                numbers = np.append(numbers, range(len(strays)))
+            yield sample(path.stem, boxes, scores, numbers)
+
+    assert score(find_difficult=True, spoil=False) == score(find_difficult=False, spoil=False) == 1.0
+    spoilt = score(find_difficult=False, spoil=True)
+    assert 0.3 < spoilt < 0.8
+    assert score(find_difficult=True, spoil=True) == spoilt
 
 
 def test_whole_images_are_compared_with_quadrilaterals_and_difficulty(tmp_path):
@@ -186,7 +235,6 @@ def test_samples_of_a_data_set(scenes, as_tensors):
         ann_file="annfiles/",
         data_prefix={"img_path": "images/"},
         metainfo=harbours.METAINFO,
-        diff_thr=0,
         test_mode=True,
         pipeline=[
             {"type": LoadImageFromFile},
@@ -248,8 +296,11 @@ def test_mistakes_are_told_at_once(tmp_path):
         DOTATask1Metric(merge_patches=True, label_folder=str(tmp_path)).process(
             {}, [sample("P1__1024__0___0", [], [], [])]
         )
-    with pytest.raises(ValueError, match="'P1' is not the name of a patch"):
-        DOTATask1Metric(merge_patches=True, label_folder=str(tmp_path)).process({}, [sample("P1", [], [], [])])
+    for options in ({"label_folder": str(tmp_path)}, {"format_only": True, "outfile_prefix": str(tmp_path / "out")}):
+        with pytest.raises(UserError, match="merges patches, but 'P1' is not the name of a patch"):
+            DOTATask1Metric(merge_patches=True, **options).process({}, [sample("P1", [], [], [])])
+    with pytest.raises(UserError, match="got no results: its data set has no images"):
+        run(DOTATask1Metric(), [])
     with pytest.raises(UserError, match="has no boxes to evaluate with"):
         DOTATask1Metric().process({}, [sample("P1", [], [], [])])
     (tmp_path / "P1.txt").write_text("0 0 1 0 1 1 0 1 whale 0\n")

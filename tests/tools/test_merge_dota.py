@@ -50,10 +50,11 @@ def test_bad_input_is_one_sentence(run_tool, tmp_path):
     assert done.code == 1
     assert "holds no Task1_CLASS.txt files" in done.err
     for line, message in {
-        "P1 0.5 1 2 3": "line 1: expected a name, a score and 8 coordinates",
-        "P1 0.5 0 0 1 0 1 1 0 1": "'P1' is not the name of a patch",
+        b"P1 0.5 1 2 3": "Task1_ship.txt, line 1: expected a name, a score and 8 coordinates",
+        b"P1 0.5 0 0 1 0 1 1 0 1": "Task1_ship.txt, line 1: 'P1' is not the name of a patch",
+        b"P1__9__0___0 0.5 0 0 1 0 1 1 0 1\nCaf\xe9": "Task1_ship.txt, line 2: not UTF-8",
     }.items():
-        (tmp_path / "Task1_ship.txt").write_text(line + "\n")
+        (tmp_path / "Task1_ship.txt").write_bytes(line + b"\n")
         done = run_tool(TOOL, tmp_path, "--out", tmp_path / "out")
         assert done.code == 1
         assert message in done.err

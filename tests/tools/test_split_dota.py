@@ -46,6 +46,10 @@ def test_bad_input_is_one_sentence(run_tool, raw, tmp_path):
         "labelTxt-v1.5 is missing": (raw / "train", "--labels", "labelTxt-v1.5"),
         "have the same name": (raw / "train", raw / "train"),
         "below the size": (raw / "train", "--gaps", 1024),
+        "rates must be positive and finite, not (nan,)": (raw / "train", "--rates", "nan"),
+        "rates must be positive and finite, not (1.0, inf)": (raw / "train", "--rates", 1, "inf"),
+        "rates must be positive and finite, not (0.0,)": (raw / "train", "--rates", 0),
+        "rates must be positive and finite, not (-1.0,)": (raw / "train", "--rates", -1),
         "none of 1 images could be read": (tmp_path / "broken", "--no-labels"),
     }
     for message, arguments in cases.items():
