@@ -53,7 +53,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "--workers",
         type=positive,
         default=min(4, os.cpu_count() or 1),
-        help="processes that decode (default: %(default)s)",
+        help="processes that decode, without --tile (default: %(default)s)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.add_argument(
@@ -71,7 +71,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--merge-iou",
-        type=float,
+        type=fraction,
         metavar="IOU",
         help="detections of two tiles that overlap more are one (default: 0.1 for rotated boxes, else 0.5)",
     )
@@ -125,6 +125,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(summary.text(), flush=True)
     return 3 if summary.skipped else 0
+
+
+def fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
+    return value
 
 
 def positive(text: str) -> int:

@@ -82,15 +82,11 @@ def suppress_rotated(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshol
 
 
 def _settle(count: int, better: np.ndarray, worse: np.ndarray) -> np.ndarray:
-    """Ranks that stay when, in order, each that stays removes ``worse[k]`` > ``better[k]``, its own rank.
-
-    Iterates "stays unless one that stays removes it" from "all stay". A rank is settled after as many rounds as the
-    longest chain of removals that ends in it: a handful for real detections.
-    """
+    """Ranks that stay when, in order, each that stays removes ``worse[k]`` > ``better[k]``, its own rank."""
     keep = np.ones(count, bool)
-    while True:
-        settled = np.ones(count, bool)
-        settled[worse[keep[better]]] = False
-        if (settled == keep).all():
-            return np.flatnonzero(keep)
-        keep = settled
+    order = np.argsort(better, kind="stable")
+    removers, starts = np.unique(better[order], return_index=True)
+    for remover, removed in zip(removers, np.split(worse[order], starts[1:])):
+        if keep[remover]:
+            keep[removed] = False
+    return np.flatnonzero(keep)

@@ -133,12 +133,12 @@ def _detections(sample: Any, score_thr: float, num_classes: int) -> Detections:
         )
     order = torch.argsort(scores, descending=True, stable=True)
     order = order[scores[order] >= score_thr]
-    return Detections(
-        boxes[order].cpu().numpy(),
-        scores[order].cpu().numpy(),
-        instances.labels[order].cpu().numpy(),
-        crop_masks(instances.masks[order].cpu().numpy().astype(bool)) if "masks" in instances else None,
-    )
+    boxes, masks = boxes[order].cpu().numpy(), None
+    if "masks" in instances:
+        masks = crop_masks(instances.masks[order].cpu().numpy().astype(bool))
+        if not boxes.any():  # heads without boxes (SOLO) fill in zeros
+            boxes = np.asarray([mask.bounds() for mask in masks], np.float32).reshape(-1, 4)
+    return Detections(boxes, scores[order].cpu().numpy(), instances.labels[order].cpu().numpy(), masks)
 
 
 def _label_map(sample: Any, model: torch.nn.Module, num_classes: int) -> LabelMap:
@@ -264,4 +264,4 @@ def classes_and_palette(checkpoint: Mapping[str, Any], cfg: Config) -> tuple[tup
     palette = known.get("palette")
     if not isinstance(palette, (list, tuple)) or len(palette) < len(classes):
         return classes, default_palette(len(classes))
-    return classes, [tuple(int(value) for value in colour) for colour in palette]
+    return classes, [tuple(int(value) for value in colour) for colour in palette[: len(classes)]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,6 +42,8 @@ from perception.inference.tiles import Tiling
 # Pixels that may wait for being drawn and written before the model has to wait.
 _UNWRITTEN_BYTES = 192 * 2**20
 _WRITERS = 2
+# Bytes of a file's name that leave room, of 255, for what results add to it.
+_LONGEST_NAME = 235
 # Skipped files that the closing summary names.
 _LISTED = 20
 
@@ -54,8 +57,8 @@ class Job:
         checkpoint: its weights.
         folder: a folder of images, or one image.
         out: where results go.
-        batch_size: images a batch, as far as their shapes agree.
-        workers: processes that decode.
+        batch_size: images a batch, as far as their shapes agree; or tiles.
+        workers: processes that decode; tiles are read by a thread.
         device: a torch device; by default CUDA where there is some, else the CPU.
         score_thr: detections below it are neither written nor drawn.
         patterns: shell patterns of the files to take; none means everything with an image's suffix.
@@ -268,6 +271,9 @@ def _scan(job: Job) -> Scan:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {job.out} is a file; name a folder")
     found = scan(job.folder, job.patterns, out)
+    for source in [source for source in found.sources if len(os.fsencode(source.path.name)) > _LONGEST_NAME]:
+        found.sources.remove(source)
+        found.skipped[source.name] = f"its name has more than {_LONGEST_NAME} bytes: no room for results' names"
     if not found.sources and not found.skipped:
         wanted = f"files that match {' '.join(job.patterns)}" if job.patterns else "images"
         raise UserError(f"folder {job.folder} holds no {wanted} ({len(found.ignored)} other files)")

@@ -36,30 +36,18 @@ class TileMerger:
     height: int
     iou_threshold: float | None = None
     _found: list[Detections] = field(default_factory=list)
-    _windows: list[Window] = field(default_factory=list)
+    _cut: list[np.ndarray] = field(default_factory=list)
 
     def add(self, window: Window, found: Detections) -> None:
         """Notes what was found in a window, in its pixels."""
-        self._windows.append(window)
-        self._found.append(found)
+        moved = _moved(found, window)
+        self._found.append(moved)
+        self._cut.append(cut_by_window(moved.bounds(), window, self.width, self.height))
 
     def merged(self) -> Detections:
         """Detections of the whole image in its pixels, best first."""
-        boxes = np.concatenate([_moved(found, window) for found, window in zip(self._found, self._windows)])
-        scores, labels = (
-            np.concatenate([getattr(found, key) for found in self._found]) for key in ("scores", "labels")
-        )
-        masks = _moved_masks(self._found, self._windows)
-        whole = Detections(boxes, scores, labels, masks)
-        bounds = whole.bounds()
+        whole, cut = _joined(self._found), np.concatenate(self._cut)
         tile = np.repeat(np.arange(len(self._found)), [len(found.scores) for found in self._found])
-        cut = np.concatenate(
-            [
-                cut_by_window(bounds[tile == index], window, self.width, self.height)
-                for index, window in enumerate(self._windows)
-            ]
-        )
-
         limit = self.iou_threshold
         if limit is None:
             limit = 0.1 if whole.rotated else 0.5
@@ -72,28 +60,28 @@ class TileMerger:
             result[pairs] = (iou > limit) | (cut[worse] & (inside > _PART_INSIDE))
             return result
 
-        order = np.lexsort([-scores, cut])
-        kept = suppress(bounds, order, labels, conflict)
-        kept = kept[np.argsort(-scores[kept], kind="stable")]
-        return Detections(
-            boxes[kept], scores[kept], labels[kept], None if masks is None else [masks[index] for index in kept]
-        )
+        order = np.lexsort([-whole.scores, cut])
+        kept = suppress(whole.bounds(), order, whole.labels, conflict)
+        kept = kept[np.argsort(-whole.scores[kept], kind="stable")]
+        masks = None if whole.masks is None else [whole.masks[index] for index in kept]
+        return Detections(whole.boxes[kept], whole.scores[kept], whole.labels[kept], masks)
 
 
-def _moved(found: Detections, window: Window) -> np.ndarray:
-    """Boxes in the image's pixels."""
+def _moved(found: Detections, window: Window) -> Detections:
+    """Detections of a window in the image's pixels."""
     shift = [window.left, window.top, 0, 0, 0] if found.rotated else [window.left, window.top] * 2
-    return found.boxes + np.asarray(shift, found.boxes.dtype)
+    masks = found.masks
+    if masks is not None:
+        masks = [MaskCrop(mask.left + window.left, mask.top + window.top, mask.inside) for mask in masks]
+    return Detections(found.boxes + np.asarray(shift, found.boxes.dtype), found.scores, found.labels, masks)
 
 
-def _moved_masks(found: Sequence[Detections], windows: Sequence[Window]) -> list[MaskCrop] | None:
-    if any(part.masks is None for part in found):
-        return None
-    return [
-        MaskCrop(mask.left + window.left, mask.top + window.top, mask.inside)
-        for part, window in zip(found, windows)
-        for mask in part.masks
-    ]
+def _joined(parts: Sequence[Detections]) -> Detections:
+    # A part without detections need not say whether the model yields masks.
+    masked = [part.masks is not None for part in parts if len(part.scores)]
+    masks = [mask for part in parts for mask in part.masks or ()] if masked and all(masked) else None
+    numbers = (np.concatenate([getattr(part, key) for part in parts]) for key in ("boxes", "scores", "labels"))
+    return Detections(*numbers, masks)
 
 
 def _overlaps(whole: Detections, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

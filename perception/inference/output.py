@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -111,14 +111,18 @@ class OutputFolder:
             geojson: polygons, by what follows the image's name in the file's name.
         """
         name = record["file_name"]
+        geojson = geojson or {}
         if picture is not None:
             target = self._target(PICTURES, self._pictures[name])
             kind = _PICTURE_FORMATS[target.suffix.lower()]
             with replacing(target) as file:
                 picture.save(file, kind, **_ENCODING[kind])
-        for suffix, content in (geojson or {}).items():
-            with replacing(self._target(GEOJSON, name + suffix)) as file:
-                file.write(json.dumps(content).encode())
+        for suffix in GEOJSON_SUFFIXES:
+            if suffix in geojson:
+                with replacing(self._target(GEOJSON, name + suffix)) as file:
+                    file.write(json.dumps(geojson[suffix]).encode())
+            else:  # an earlier run's, of another image of this name
+                (self.path / GEOJSON / (name + suffix)).unlink(missing_ok=True)
         self._journal.append(record)
 
     def finish(self, classes: Sequence[str], skipped: dict[str, str]) -> None:
@@ -165,17 +169,21 @@ class OutputFolder:
 
     def _write_dota(self, names: Sequence[str], classes: Sequence[str]) -> None:
         """One file for each class, as DOTA's task 1 wants them, when there are rotated boxes."""
-        if not any(
-            "rbox" in entry for record in self._journal.records(names) for entry in record.get("detections", ())
-        ):
+        for file in self._dota_files():
+            file.unlink()
+        entries = (entry for record in self._journal.records(names) for entry in record.get("detections", ()))
+        if not any("rbox" in entry for entry in entries):
             return
         with ExitStack() as opened:
-            files = [opened.enter_context(replacing(self._target(DOTA, dota_name(name)))) for name in classes]
+            files = [opened.enter_context(replacing(self._target(DOTA, name))) for name in dota_names(classes)]
+            images = dota_images(names)
             for record in self._journal.records(names):
-                image = os.path.splitext(record["file_name"])[0]
                 for entry in record["detections"]:
-                    line = task1_line(image, entry["score"], entry["segmentation"][0])
+                    line = task1_line(images[record["file_name"]], entry["score"], entry["segmentation"][0])
                     files[entry["category_id"] - 1].write(line.encode(errors="surrogateescape"))
+
+    def _dota_files(self) -> list[Path]:
+        return list((self.path / DOTA).glob(task1_name("*")))
 
     def _target(self, folder: str, name: str) -> Path:
         """Where a file goes; its folder is there afterwards."""
@@ -199,6 +207,8 @@ class OutputFolder:
         for key, folder in (("pixels", LABEL_MAPS), ("segments", PANOPTIC)):
             if key in record and not (self.path / folder / self._label_maps[source.name]).is_file():
                 return False
+        if any(not (self.path / GEOJSON / (source.name + suffix)).is_file() for suffix in geojson_suffixes(record)):
+            return False
         return not self._pictures or (self.path / PICTURES / self._pictures[source.name]).is_file()
 
     def _check(self, settings: dict[str, Any]) -> None:
@@ -239,15 +249,42 @@ class OutputFolder:
             for name in names:
                 for suffix in GEOJSON_SUFFIXES:
                     (self.path / GEOJSON / (name + suffix)).unlink(missing_ok=True)
-        for file in (self.path / DOTA).glob(dota_name("*")):
-            file.unlink()
+            for file in self._dota_files():
+                file.unlink()
         for name in (RESULTS, SKIPPED, JOURNAL, SETTINGS):
             (self.path / name).unlink(missing_ok=True)
 
 
-def dota_name(class_name: str) -> str:
-    """The file of a class below `dota/`."""
-    return task1_name(re.sub(r"[^-*.0-9A-Za-z_]+", "-", class_name))
+def geojson_suffixes(record: dict[str, Any]) -> tuple[str, ...]:
+    """Which files with polygons belong to a record: rotated boxes have them, and whatever was found in tiles."""
+    entries = record.get("detections")
+    if entries is None or not ("tiles" in record or any("rbox" in entry for entry in entries)):
+        return ()
+    return GEOJSON_SUFFIXES if "georeference" in record else GEOJSON_SUFFIXES[:1]
+
+
+def dota_names(classes: Sequence[str]) -> list[str]:
+    """The file of each class below `dota/`."""
+    return [task1_name(name) for name in _distinct(name.replace("/", "-") for name in classes)]
+
+
+def dota_images(names: Sequence[str]) -> dict[str, str]:
+    """How images are called in files of `dota/`: without suffix, as far as that is clear, and without blanks."""
+    stems = Counter(os.path.splitext(name)[0] for name in names)
+    short = (stem if stems[stem] == 1 else name for name in names for stem in [os.path.splitext(name)[0]])
+    return dict(zip(names, _distinct("_".join(name.split()) for name in short)))
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """The names, with a number added to those that came before."""
+    result: dict[str, None] = {}
+    for name in names:
+        number, unique = 1, name
+        while unique in result:
+            number += 1
+            unique = f"{name}-{number}"
+        result[unique] = None
+    return list(result)
 
 
 def derived_names(names: Sequence[str], suffixes: Collection[str], added: str) -> dict[str, str]:

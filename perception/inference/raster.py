@@ -3,7 +3,8 @@
 `open_raster` takes the first way that can open the file:
 
 * rasterio (extra `raster`) for GeoTIFF, JPEG 2000 and whatever else GDAL opens;
-* pyvips (extra `raster`) for JPEG, PNG, WebP, GIF and AVIF: rows are decoded as they are asked for;
+* pyvips (extra `raster`) for JPEG and PNG: rows are decoded as they are asked for. The decoders of progressive JPEG,
+  interlaced PNG, WebP, GIF and AVIF hold the whole image all the same, which is said once;
 * Pillow: decodes everything at once, and says so.
 
 Colours, bit depths and orientations are treated as in `decoding`.
@@ -18,16 +19,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from perception.inference.decoding import Refused, decode, orientation_of
+from perception.inference.decoding import FORMATS, FULL_PIXELS, Refused, decode, orientation_of
 from perception.inference.scan import Source
 from perception.inference.tiles import Window
 
-# Formats that libvips decodes row by row; everything else is offered to GDAL first.
-_BY_ROWS = (".avif", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp")
+# Formats for libvips; everything else is offered to GDAL first.
+_FOR_VIPS = (".avif", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp")
+_LOADERS = ("gifload", "heifload", "jp2kload", "jpegload", "pngload", "ppmload", "tiffload", "webpload")
+_REFERRING = ("VRT", "GTI", "STACIT", "STACTA", "WCS", "WMS", "WMTS", "OGCAPI", "HTTP", "EEDAI", "DAAS", "PLMOSAIC")
 _GDAL_CACHE_MB = 64
 _ROWS_AT_ONCE = 64
 
@@ -72,7 +77,7 @@ def open_raster(source: Source) -> Raster | Refused:
     """Opens a file in the most economical way; whatever is wrong with it comes back as `Refused`."""
     if source.file_size == 0:
         return Refused("empty file")
-    ways = [_with_vips] if source.path.suffix.lower() in _BY_ROWS else [_with_gdal, _with_vips]
+    ways = [_with_vips] if source.path.suffix.lower() in _FOR_VIPS else [_with_gdal, _with_vips]
     for way in ways:
         opened = way(source)
         if opened is not None:
@@ -111,16 +116,19 @@ def _with_pillow(source: Source) -> Raster | Refused:
     decoded = decode(source, None, allow_large=True)
     if isinstance(decoded, Refused):
         return decoded
-    _say_whole()
+    _say_whole(importlib.util.find_spec("pyvips") is not None)
     return _PillowRaster(decoded.pixels)
 
 
 @cache
-def _say_whole() -> None:
-    warnings.warn(
-        "images are decoded whole, which takes memory: pip install 'perception[raster]' reads them in parts",
-        stacklevel=4,
-    )
+def _say_whole(has_reader: bool) -> None:
+    remedy = "libvips cannot read them" if has_reader else "pip install 'perception[raster]' reads them in parts"
+    warnings.warn(f"images are decoded whole, which takes memory: {remedy}", stacklevel=4)
+
+
+@cache
+def _say_not_by_rows(kind: str) -> None:
+    warnings.warn(f"decoders of {kind} hold the whole image, which takes memory; a tiled TIFF does not", stacklevel=5)
 
 
 class _PillowRaster(Raster):
@@ -163,8 +171,15 @@ class _VipsRaster(_ByRows):
         super().__init__()
         options = dict(fail_on="error")
         image = pyvips.Image.new_from_file(str(source.path), access="sequential", **options)
-        if image.get_typeof("orientation") and image.get("orientation") > 1:
-            # Turned rows cannot be decoded in turn: libvips keeps the pixels in a temporary file.
+        # By its content a file may be a drawing or a document, which untiled images are not either.
+        if image.get("vips-loader") not in _LOADERS:
+            raise DamagedError("not an image, or of a format that is not supported")
+        turned = image.get_typeof("orientation") and image.get("orientation") > 1
+        kind = _not_by_rows(source.path)
+        if kind is not None and image.width * image.height > FULL_PIXELS:
+            _say_not_by_rows(kind)
+        if turned or kind is not None:
+            # Rows do not come in turn: libvips keeps the pixels of large images in a temporary file.
             image = pyvips.Image.new_from_file(str(source.path), access="random", **options).autorot()
         # One region for all rows: libvips would read ahead, with several threads, if it were asked for an image.
         self._region = pyvips.Region.new(_as_rgb(image))
@@ -185,6 +200,19 @@ class _VipsRaster(_ByRows):
         except pyvips.Error as error:
             raise DamagedError(f"damaged: {_last_line(error.detail)}") from error
         return rows
+
+
+def _not_by_rows(path: Path) -> str | None:
+    """What makes a file's decoder hold the whole image, whatever is asked for."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.format in ("JPEG", "MPO"):
+                return "progressive JPEG" if image.info.get("progressive") else None
+            if image.format == "PNG":
+                return "interlaced PNG" if image.info.get("interlace") else None
+            return image.format if image.format in ("WEBP", "AVIF", "GIF") else None
+    except OSError:
+        return None
 
 
 def _as_rgb(image: Any) -> Any:
@@ -209,6 +237,10 @@ class _GdalRaster(_ByRows):
         super().__init__()
         with _gdal() as rasterio:
             self._file = rasterio.open(source.path)
+        # Some formats only name other files, or places in the network: they must be meant.
+        if self._file.driver in _REFERRING and source.path.suffix.lower() != ".vrt":
+            self._file.close()
+            raise DamagedError("it refers to other files; such a file has to be named .vrt")
         self.width, self.height = self._file.width, self._file.height
         kind = self._file.dtypes[0]
         if kind not in ("uint8", "uint16"):
@@ -216,6 +248,8 @@ class _GdalRaster(_ByRows):
             raise DamagedError(_undefined_white(kind))
         self._bands = [1, 2, 3] if self._file.count >= 3 else [1]
         self._colours = self._palette()
+        # Files may use fewer bits than their samples have.
+        self._bits = int(self._file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(kind).itemsize))
         # Where a block is as wide as the image, windows side by side would decode it again and again.
         self._striped = self._file.block_shapes[0][1] >= self.width
         self.georeference = self._place()
@@ -236,19 +270,22 @@ class _GdalRaster(_ByRows):
                 values = self._file.read(self._bands, window=part)  # (bands, height, width)
             except rasterio.errors.RasterioIOError as error:
                 raise DamagedError(f"damaged: {_last_line(str(error.__cause__ or error))}") from error
-        if values.dtype == np.uint16:
-            values = (values >> 8).astype(np.uint8)
         if self._colours is not None:
             return self._colours[values[0]]
+        if self._bits > 8:
+            values = (values >> (self._bits - 8)).astype(np.uint8)
+        elif self._bits < 8:
+            values = values * np.uint8(255 // (2**self._bits - 1))
         return np.ascontiguousarray(np.broadcast_to(values, (3, *values.shape[1:])).transpose(1, 2, 0))
 
     def _palette(self) -> np.ndarray | None:
-        """Colours (256, 3) of a file that holds indices."""
+        """Colours by index, of a file that holds indices."""
         try:
             colours = self._file.colormap(1)
         except ValueError:
             return None
-        return np.asarray([colours.get(index, (0, 0, 0, 0))[:3] for index in range(256)], np.uint8)
+        count = 2 ** (8 * np.dtype(self._file.dtypes[0]).itemsize)
+        return np.asarray([colours.get(index, (0, 0, 0, 0))[:3] for index in range(count)], np.uint8)
 
     def _place(self) -> Georeference | None:
         crs = self._file.crs

@@ -15,7 +15,7 @@ from perception.geometry.rotated_boxes import box_corners, upright_bounds
 
 # Finer than float32 resolves in a 1000-pixel image, and short in the file.
 _BOX_DIGITS = 5
-_SCORE_DIGITS = 6
+_ANGLE_DIGITS = 6
 
 UNLABELLED = 255
 """What a label map holds where there is no class; the labels of classes are below it."""
@@ -28,6 +28,11 @@ class MaskCrop:
     left: int
     top: int
     inside: np.ndarray
+
+    def bounds(self) -> tuple[int, int, int, int]:
+        """The upright box around it as xyxy."""
+        height, width = self.inside.shape
+        return self.left, self.top, self.left + width, self.top + height
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,11 @@ def _head(name: str, file_size: int, width: int, height: int) -> dict[str, Any]:
     return {"file_name": name, "file_size": file_size, "width": width, "height": height}
 
 
+def exact_score(score: np.float32) -> float:
+    """The shortest number that is the same in float32: rounded scores would make ties."""
+    return float(str(np.float32(score)))
+
+
 def coco_annotations(record: dict[str, Any], image_id: int, first_id: int) -> list[dict[str, Any]]:
     """A record's detections as entries of a COCO results list, each with an id of its own."""
     keys = ("category_id", "bbox", "score", "rbox", "segmentation")
@@ -165,11 +175,11 @@ def _entries(found: Detections, width: int, height: int, factor: int, classes: S
             "category_id": label + 1,
             "label": classes[label],
             "bbox": [round(value, _BOX_DIGITS) for value in (x1, y1, x2 - x1, y2 - y1)],
-            "score": round(float(found.scores[index]), _SCORE_DIGITS),
+            "score": exact_score(found.scores[index]),
         }
         if corners is not None:
             *lengths, angle = found.boxes[index].astype(np.float64).tolist()
-            entry["rbox"] = [round(value * factor, _BOX_DIGITS) for value in lengths] + [round(angle, _SCORE_DIGITS)]
+            entry["rbox"] = [round(value * factor, _BOX_DIGITS) for value in lengths] + [round(angle, _ANGLE_DIGITS)]
             entry["segmentation"] = [[round(value, _BOX_DIGITS) for value in corners[index].ravel().tolist()]]
         if found.masks is not None:
             entry["segmentation"] = _encode(found.masks[index], width, height, factor)

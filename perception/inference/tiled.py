@@ -138,6 +138,8 @@ class TiledRun:
         overview: _Overview | None,
     ) -> None:
         classes, found = self._detector.classes, merger.merged()
+        if found.masks and raster.width * raster.height >= 2**32:
+            raise _SkippedError("COCO's run lengths end at 2^32 pixels, so the masks cannot be written")
         record = as_record(source.name, source.file_size, raster.width, raster.height, 1, found, classes)
         record["tiles"] = count
         polygons = feature_collection(found, 1, classes)

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.structures import InstanceData
 
 from perception.engine.checkpoint import CheckpointError
 from perception.engine.errors import UserError
-from perception.inference.detector import Detector, classes_and_palette
+from perception.inference.detector import Detector, _detections, classes_and_palette
 from perception.inference.drawing import default_palette
 from tests.inference.conftest import SIZES, make_image
 
@@ -154,3 +156,16 @@ def test_a_palette_is_made_when_there_is_none_that_fits():
 def test_classes_must_be_named_somewhere():
     with pytest.raises(UserError, match="names classes"):
         classes_and_palette({}, Config())
+
+
+def test_heads_without_boxes_get_those_of_their_masks():
+    """SOLO and its kin fill in zeros."""
+    masks = torch.zeros(2, 20, 30, dtype=torch.bool)
+    masks[0, 3:9, 5:15] = True
+    masks[1, 10:12, 20:21] = True
+    instances = InstanceData(
+        bboxes=torch.zeros(2, 4), scores=torch.tensor([0.4, 0.9]), labels=torch.tensor([0, 1]), masks=masks
+    )
+    found = _detections(DetDataSample(pred_instances=instances), 0.0, 2)
+    assert found.boxes.tolist() == [[20, 10, 21, 12], [5, 3, 15, 9]]
+    assert found.masks[1].inside.all()

@@ -369,3 +369,13 @@ class TestCommandLine:
         shown = run_tool("infer", "--help")
         assert shown.code == 0
         assert "python tools/infer.py configs/demo/rank_detr.py" in shown.out
+
+
+def test_names_without_room_for_results_are_skipped(retinanet, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a" * 240 + ".png", "b.png"):
+        Image.fromarray(make_image(1, 64, 64)).save(folder / name)
+    summary = run(_job(retinanet, folder, tmp_path / "out"))
+    assert summary.finished == 1
+    assert "more than 235 bytes" in summary.skipped["a" * 240 + ".png"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from perception.engine.errors import UserError
 from perception.inference.journal import Journal
-from perception.inference.output import OutputFolder, picture_names
+from perception.inference.output import OutputFolder, dota_images, dota_names, picture_names
 from perception.inference.scan import scan
 
 SETTINGS = {"config": "a.py", "config_sha256": "1", "score_thr": 0.3}
@@ -214,3 +214,54 @@ def test_a_journal_takes_the_later_of_two_lines(tmp_path):
         journal.append({"file_name": "c"})
         assert list(journal.records(["c", "a"])) == [{"file_name": "c"}, {"file_name": "a", "n": 2}]
     assert (tmp_path / "j").read_bytes() == b'{"file_name": "a", "n": 2}\n{"file_name": "b"}\n{"file_name": "c"}\n'
+
+
+def test_names_below_dota_are_distinct():
+    classes = ["ship", "small car", "small-car", "船", "a/b", "a-b"]
+    expected = ["ship", "small car", "small-car", "船", "a-b", "a-b-2"]
+    assert dota_names(classes) == [f"Task1_{name}.txt" for name in expected]
+    names = ["x/a.png", "b c.png", "b c.tif", "b_c.jpg"]
+    assert list(dota_images(names).values()) == ["x/a", "b_c.png", "b_c.tif", "b_c"]
+    assert list(dota_images(["a b.png", "a_b.png"]).values()) == ["a_b", "a_b-2"]
+
+
+def _rotated(source):
+    entry = _record(source)["detections"][0]
+    entry |= {"rbox": [4, 4, 4, 2, 0.0], "segmentation": [[2, 3, 6, 3, 6, 5, 2, 5]], "score": 0.123456789}
+    return {**_record(source), "detections": [entry]}
+
+
+POLYGONS = {".geojson": {"type": "FeatureCollection", "features": []}}
+
+
+def test_files_about_rotated_boxes_follow_the_images(tmp_path, folder):
+    sources = scan(folder).sources
+    with _open(tmp_path, folder, pictures=False) as output:
+        output.add(_rotated(sources[0]), None, {**POLYGONS, ".crs.geojson": {}})
+        output.add(_record(sources[1], boxes=0), None)
+        output.finish(CLASSES, {})
+    files = _files(tmp_path / "out")
+    assert files["dota/Task1_plane.txt"] == b"a 0.12345679 2.00 3.00 6.00 3.00 6.00 5.00 2.00 5.00\n"
+    assert files["dota/Task1_ship.txt"] == b""
+    assert {"geojson/a.jpg.geojson", "geojson/a.jpg.crs.geojson"} <= set(files)
+
+    # A polygon file that was lost is made again.
+    with _open(tmp_path, folder, pictures=False) as output:
+        assert output.has(sources[0])
+    (tmp_path / "out/geojson/a.jpg.geojson").unlink()
+    with _open(tmp_path, folder, pictures=False) as output:
+        assert not output.has(sources[0])
+        # Now without a coordinate system, and then without any box.
+        output.add(_rotated(sources[0]), None, POLYGONS)
+        assert not (tmp_path / "out/geojson/a.jpg.crs.geojson").exists()
+        output.add(_record(sources[0], boxes=0), None)
+        output.finish(CLASSES, {})
+    assert not any(name.startswith(("dota", "geojson")) for name in _files(tmp_path / "out"))
+
+
+def test_overwriting_leaves_files_of_others(tmp_path, folder):
+    other = tmp_path / "out/dota/Task1_ship.txt"
+    other.parent.mkdir(parents=True)
+    other.write_text("P1 0.5 1 2 3 4 5 6 7 8\n")
+    with _open(tmp_path, folder, overwrite=True):
+        assert other.exists()

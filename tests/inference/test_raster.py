@@ -140,3 +140,54 @@ def test_geotiff(tmp_path, blocks):
     assert np.array_equal(raster.read(Window(10, 20, 30, 40)), pixels[20:60, 10:40])
     raster.close()
     assert np.array_equal(_whole(open_raster(_source(path))), pixels)
+
+
+@pytest.mark.parametrize("bits", [4, 12])
+def test_samples_of_fewer_bits(tmp_path, bits):
+    path = tmp_path / "few.tif"
+    values = np.arange(2**bits, dtype=np.uint16).reshape(1, -1, 16)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=16, height=values.shape[1], count=1, dtype="uint8" if bits < 8 else "uint16",
+        nbits=bits, crs="EPSG:32633", transform=rasterio.Affine(1, 0, 5, 0, -1, 5),
+    ) as file:  # fmt: skip
+        file.write(values.astype(file.dtypes[0]))
+    pixels = _whole(open_raster(_source(path)))
+    expected = values[0] * 17 if bits == 4 else values[0] >> 4
+    assert np.array_equal(pixels[..., 1], expected)
+
+
+def test_files_that_are_something_else(files, tmp_path):
+    """Other things than images may open by their content: a list of other files, a drawing."""
+    vrt = tmp_path / "evil.tif"
+    vrt.write_text(
+        f"""<VRTDataset rasterXSize="{WIDTH}" rasterYSize="{HEIGHT}"><VRTRasterBand dataType="Byte" band="1">
+        <SimpleSource><SourceFilename>{files / "plain.tif"}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>
+        </VRTRasterBand></VRTDataset>"""
+    )
+    refused = open_raster(_source(vrt))
+    assert isinstance(refused, Refused)
+    assert "has to be named .vrt" in refused.reason
+    assert _whole(open_raster(_source(vrt.rename(tmp_path / "meant.vrt")))).shape == (HEIGHT, WIDTH, 3)
+    drawing = tmp_path / "drawing.jpg"
+    drawing.write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
+    )
+    assert isinstance(open_raster(_source(drawing)), Refused)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("progressive.jpg", "progressive JPEG"), ("plain.webp", "WEBP")])
+def test_formats_without_rows_are_named(files, monkeypatch, name, kind):
+    monkeypatch.setattr(raster_module, "FULL_PIXELS", 100)
+    raster_module._say_not_by_rows.cache_clear()
+    with pytest.warns(UserWarning, match=f"{kind} hold the whole image"):
+        raster = open_raster(_source(files / name))
+    assert np.array_equal(_whole(raster), decode(_source(files / name), None, True).pixels)
+
+
+def test_interlaced_rows_are_not_in_turn(tmp_path, monkeypatch):
+    import pyvips
+
+    pixels = make_image(6, 90, 70)
+    pyvips.Image.new_from_array(pixels).write_to_file(str(tmp_path / "woven.png"), interlace=True)
+    assert raster_module._not_by_rows(tmp_path / "woven.png") == "interlaced PNG"
+    assert np.array_equal(_whole(open_raster(_source(tmp_path / "woven.png"))), pixels)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely.geometry
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from perception.engine.errors import UserError
@@ -17,7 +19,7 @@ from perception.inference import folder as folder_module
 from perception.inference import tiled as tiled_module
 from perception.inference.detector import Prepared
 from perception.inference.folder import Job, run
-from perception.inference.results import Detections, LabelMap
+from perception.inference.results import Detections, LabelMap, crop_masks
 from perception.inference.tiles import Tiling
 from tests.inference.conftest import make_image
 
@@ -57,6 +59,10 @@ def _classes_at(x, y):
 TRUTH = torch.tensor([[30 + 47 * i, 40 + 61 * j, 60, 14, 0.4 * i - 1.5] for i in range(19) for j in range(10)])
 
 
+# x, y and radius; smaller than what tiles share.
+DISCS = [(70 + 110 * i, 60 + 95 * j, 20 + (7 * i + 11 * j) % 19) for i in range(8) for j in range(6)]
+
+
 class _Oracle:
     """Knows where it is from the pixels: yields the objects that lie in them, and the right class of each pixel."""
 
@@ -71,11 +77,21 @@ class _Oracle:
 
     def predict(self, batch, score_thr):
         self.batches.append(len(batch))
-        return [self._labels(image.data["pixels"]) if self.kind == "labels" else self._boxes(image.data["pixels"])
-                for image in batch]  # fmt: skip
+        return [getattr(self, f"_{self.kind}")(image.data["pixels"]) for image in batch]
 
     def _labels(self, pixels):
         return LabelMap(_classes_at(*_place(pixels)))
+
+    def _masks(self, pixels):
+        """Discs, those at the tile's edge as far as they lie in it."""
+        x, y = _place(pixels)
+        inside = np.stack([(x - disc[0]) ** 2 + (y - disc[1]) ** 2 < disc[2] ** 2 for disc in DISCS])
+        inside = inside[inside.any((1, 2))]
+        masks = crop_masks(inside)
+        boxes = np.array([mask.bounds() for mask in masks], np.float32).reshape(-1, 4)
+        # Parts are the surest, as it happens with real models.
+        scores = 0.9 - inside.sum((1, 2)) / 1e5
+        return Detections(boxes, scores.astype(np.float32), np.zeros(len(masks), np.int64), masks)
 
     def _boxes(self, pixels):
         x, y = _place(pixels)
@@ -155,6 +171,26 @@ def test_label_maps_of_tiles_join_without_a_seam(segmenter, oracle, scene, tmp_p
         assert picture.size == (300, 207)
         red, green, blue = np.asarray(picture)[5, 5].astype(int)  # near (16, 16), of the first class
         assert red > max(green, blue) + 40
+
+
+def test_masks_of_tiles_are_found_once_and_whole(retinanet, oracle, scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(_Oracle, "kind", "masks")
+    job = _job(retinanet, scene, tmp_path / "out", tiling=Tiling(230, 90))
+    assert run(job).finished == 1
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    expected = {}
+    for disc in DISCS:
+        inside = (x - disc[0]) ** 2 + (y - disc[1]) ** 2 < disc[2] ** 2
+        encoded = coco_mask.encode(np.asfortranarray(inside.astype(np.uint8)))
+        expected[encoded["counts"].decode()] = inside
+    entries = _record(job.out)["detections"]
+    assert {entry["segmentation"]["counts"] for entry in entries} == set(expected)
+    assert len(entries) == len(DISCS)
+    features = json.loads((job.out / "geojson/scene.png.geojson").read_text())["features"]
+    areas = [shapely.geometry.shape(feature["geometry"]).area for feature in features]
+    assert sorted(areas) == sorted(inside.sum() for inside in expected.values())
+    with Image.open(job.out / "images/scene.png") as picture:
+        assert picture.size == (WIDTH, HEIGHT)
 
 
 def test_large_pictures_are_reduced_and_boxes_with_them(rotated_retinanet, oracle, scene, tmp_path, monkeypatch):

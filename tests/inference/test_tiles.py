@@ -147,3 +147,35 @@ def test_a_crowded_scene_seen_in_overlapping_tiles_is_found_exactly():
     found = {tuple(np.round(box, 2)) for box in merged.boxes.tolist()}
     assert {tuple(np.round(box, 2)) for box in truth[whole].tolist()} <= found
     assert len(merged.scores) <= len(truth)
+
+
+@pytest.mark.parametrize("rotated", [True, False])
+def test_the_threshold(rotated):
+    """Two boxes of 40 x 10 that share a known part; the default depends on the kind of box, the option on nothing."""
+
+    def survivors(overlap, **options):
+        shift = 40 * (1 - overlap) / (1 + overlap)  # an IoU of `overlap`
+        boxes = [[[60, 50, 40, 10, 0]], [[20 + shift, 50, 40, 10, 0]]]
+        if not rotated:
+            boxes = [[[x - 20, 45, x + 20, 55]] for x in (60, 20 + shift)]
+        first, second = (
+            Detections(np.array(box, np.float32), np.full(1, 0.5, np.float32), np.zeros(1, np.int64)) for box in boxes
+        )
+        # The second window begins 40 pixels on; neither box touches an inner edge.
+        parts = ((Window(0, 0, 200, 100), first), (Window(40, 0, 260, 100), second))
+        return len(_merge(*parts, **options).scores)
+
+    default = 0.1 if rotated else 0.5
+    assert [survivors(default - 0.02), survivors(default + 0.02)] == [2, 1]
+    assert [survivors(0.28, iou_threshold=0.3), survivors(0.32, iou_threshold=0.3)] == [2, 1]
+
+
+def test_masks_survive_tiles_that_hold_nothing():
+    found = Detections(
+        np.array([[10, 10, 20, 20]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64),
+        [MaskCrop(10, 10, np.ones((10, 10), bool))],
+    )  # fmt: skip
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    merged = _merge((LEFT, nothing), (RIGHT, found))
+    assert [(mask.left, mask.top) for mask in merged.masks] == [(150, 10)]
+    assert _merge((LEFT, nothing), (RIGHT, nothing)).boxes.shape == (0, 4)
