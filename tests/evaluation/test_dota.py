@@ -95,7 +95,7 @@ def test_cut_then_merged_the_truth_is_perfect(scenes, tmp_path):
     raw, out = scenes / "raw" / "labelTxt", tmp_path / "new" / "submission"
     metric = METRICS.build(
         {
-            "type": "DOTATask1Metric",
+            "type": "mmrotate.DOTATask1Metric",
             "merge_patches": True,
             "label_folder": str(raw),
             "iou_thrs": [0.5, 0.75],
