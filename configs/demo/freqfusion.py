@@ -1,4 +1,4 @@
-"""FreqFusion in the pyramid of a small segmenter, on the built-in regions: two CPU cores, three to four minutes.
+"""FreqFusion in the pyramid of a small segmenter, on the built-in regions: two CPU cores, about three minutes.
 
 Data: ``python tools/make_demo_data.py regions --out data/demo/regions --num-train 1000 --num-val 100``.
 ``freqfusion_plain.py`` is its twin without.
