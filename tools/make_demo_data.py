@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import signal
 import sys
 import typing
 from pathlib import Path
 
-from tqdm import tqdm
-
 from perception.datasets.synthetic import FAMILIES, Family, load_family
+from perception.engine.making import image_progress, run_maker
 
+PROGRAM = "make_demo_data"
 EPILOG = """example:
   python tools/make_demo_data.py shapes --out data/demo/shapes
 
@@ -21,17 +20,8 @@ A set that is already complete is left as it is; an interrupted run leaves nothi
 
 
 def main() -> None:
-    # Without a handler a terminated run could not clean up after itself.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     args = parse_args()
-    try:
-        make(args)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing was written", status=130)
-    except OSError as error:
-        fail(f"cannot write {error.filename or args.out}: {error.strerror}" if error.strerror else str(error))
-    except ValueError as error:
-        fail(str(error))
+    run_maker(PROGRAM, args.out, lambda: make(args))
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,12 +65,7 @@ def add_options(commands: argparse._SubParsersAction, name: str, line: str, fami
 def make(args: argparse.Namespace) -> None:
     family = load_family(args.family)
     params = family.Params(**{option.name: getattr(args, option.name) for option in dataclasses.fields(family.Params)})
-    with tqdm(unit="image", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with image_progress() as show:
         summary = family.write(args.out, params, overwrite=args.overwrite, on_progress=show)
     contents = ", ".join(
         f"{split}: " + " and ".join(f"{number} {what}" for what, number in counts.items())
@@ -88,11 +73,6 @@ def make(args: argparse.Namespace) -> None:
     )
     state = "made" if summary.created else "already complete, left as it is:"
     print(f"{state} {summary.out} ({contents})")
-
-
-def fail(message: str, *, status: int = 1) -> typing.NoReturn:
-    print(f"make_demo_data: {message}", file=sys.stderr)
-    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -171,8 +171,9 @@ class OutputFolder:
         """One file for each class, as DOTA's task 1 wants them, when there are rotated boxes."""
         for file in self._dota_files():
             file.unlink()
+        # A model yields one kind of boxes, so the first tells.
         entries = (entry for record in self._journal.records(names) for entry in record.get("detections", ()))
-        if not any("rbox" in entry for entry in entries):
+        if "rbox" not in next(entries, {}):
             return
         with ExitStack() as opened:
             files = [opened.enter_context(replacing(self._target(DOTA, name))) for name in dota_names(classes)]

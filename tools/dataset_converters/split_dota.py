@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import typing
 from pathlib import Path
 
 from tqdm import tqdm
 
 from perception.datasets.dota_split import SplitParams, find_sources, split
+from perception.engine.making import fail, image_progress, run_maker
 
+PROGRAM = "split_dota"
 EPILOG = """examples:
   one scale, training and validation images together:
     python tools/dataset_converters/split_dota.py data/dota/train data/dota/val --out data/split_ss_dota/trainval
@@ -28,17 +28,8 @@ is 1 then."""
 
 
 def main() -> None:
-    # Without a handler a terminated run could not clean up after itself.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     args = parse_args()
-    try:
-        run(args)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing was written", status=130)
-    except OSError as error:
-        fail(f"cannot write {error.filename or args.out}: {error.strerror}" if error.strerror else str(error))
-    except ValueError as error:
-        fail(str(error))
+    run_maker(PROGRAM, args.out, lambda: run(args))
 
 
 def parse_args() -> argparse.Namespace:
@@ -79,12 +70,7 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.workers < 1:
         raise ValueError(f"--workers must be at least 1, not {args.workers}")
-    with tqdm(unit="image", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with image_progress() as show:
         summary = split(
             find_sources(args.folders, args.labels),
             args.out,
@@ -92,19 +78,14 @@ def run(args: argparse.Namespace) -> None:
             overwrite=args.overwrite,
             workers=args.workers,
             on_progress=show,
-            on_problem=lambda text: tqdm.write(f"split_dota: {text}", file=sys.stderr),
+            on_problem=lambda text: tqdm.write(f"{PROGRAM}: {text}", file=sys.stderr),
         )
     counts = summary.counts["patches"]
     contents = ", ".join(f"{counts[what]} {what}" for what in ("images", "patches", "objects"))
     state = "made" if summary.created else "already complete, left as it is:"
     print(f"{state} {summary.out} ({contents})")
     if counts["unreadable"]:
-        fail(f"{counts['unreadable']} images could not be read and are left out")
-
-
-def fail(message: str, *, status: int = 1) -> typing.NoReturn:
-    print(f"split_dota: {message}", file=sys.stderr)
-    sys.exit(status)
+        fail(PROGRAM, f"{counts['unreadable']} images could not be read and are left out")
 
 
 if __name__ == "__main__":

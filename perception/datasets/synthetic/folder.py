@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,31 @@ def publish(
             return existing
         _swap_in(scratch, out)
     return Summary(out, counts, created=True)
+
+
+def fill_splits(
+    sizes: Mapping[str, int],
+    fill_split: Callable[[str, Iterator[int]], dict[str, int]],
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[str, dict[str, int]]:
+    """What `fill` of `publish` does for pictures that are made one by one.
+
+    Args:
+        sizes: number of pictures of each split.
+        fill_split: makes the pictures of a split whose numbers it is given, and returns counts.
+        on_progress: called with the number of finished pictures and their total.
+    """
+    total, done = sum(sizes.values()), 0
+
+    def numbers(size: int) -> Iterator[int]:
+        nonlocal done
+        for number in range(size):
+            yield number
+            done += 1
+            if on_progress is not None:
+                on_progress(done, total)
+
+    return {split: fill_split(split, numbers(size)) for split, size in sizes.items()}
 
 
 def _find(out: Path, recipe: Recipe, overwrite: bool) -> Summary | None:

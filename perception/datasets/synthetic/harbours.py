@@ -9,7 +9,7 @@ made; objects keep their size in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 from perception.datasets.synthetic import aerial, textures
 from perception.datasets.synthetic.aerial import AerialObject, Palette, Patch, Point, Tree
 from perception.datasets.synthetic.dota_writer import DotaWriter
-from perception.datasets.synthetic.folder import Recipe, Summary, publish
+from perception.datasets.synthetic.folder import Recipe, Summary, fill_splits, publish
 from perception.datasets.synthetic.harbour_layouts import LAYOUTS, Zone
 from perception.datasets.synthetic.outlines import Stamp
 from perception.datasets.synthetic.params import PictureParams
@@ -202,21 +202,17 @@ def write(
     """
 
     def fill(root: Path) -> dict[str, dict[str, int]]:
-        sizes = {"train": params.num_train, "val": params.num_val}
-        counts, done = {}, 0
-        for split, size in sizes.items():
+        def fill_split(split: str, numbers: Iterator[int]) -> dict[str, int]:
             writer = DotaWriter(root, split, source="perception", gsd=0.5)
-            for index in range(size):
+            for index in numbers:
                 scene = scene_of(params, split, index)
                 image, visible = render(scene)
                 corners = np.array([aerial.corners_of(item) for item in scene.objects]).reshape(-1, 4, 2)
                 lengths = np.array([max(item.length, item.width) for item in scene.objects])
                 difficult = (visible < EASY_VISIBLE) | (lengths < EASY_LENGTH)
                 writer.add(image, corners, [item.kind for item in scene.objects], difficult)
-                done += 1
-                if on_progress is not None:
-                    on_progress(done, sum(sizes.values()))
-            counts[split] = writer.finish()
-        return counts
+            return writer.finish()
+
+        return fill_splits({"train": params.num_train, "val": params.num_val}, fill_split, on_progress)
 
     return publish(out, Recipe("harbours", VERSION, asdict(params)), fill, overwrite=overwrite)

@@ -7,7 +7,7 @@ maps of several resolutions are fused decides the score. Some blots belong to no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from perception.datasets.synthetic import outlines, textures
-from perception.datasets.synthetic.folder import Recipe, Summary, publish
+from perception.datasets.synthetic.folder import Recipe, Summary, fill_splits, publish
 from perception.datasets.synthetic.jpeg import write_jpeg
 from perception.datasets.synthetic.outlines import Outline
 from perception.datasets.synthetic.painting import lay
@@ -300,26 +300,23 @@ def write(
         FileExistsError: `out` holds something else.
         OSError: a file cannot be written.
     """
-    sizes = {"training": params.num_train, "validation": params.num_val}
 
     def fill(root: Path) -> dict[str, dict[str, int]]:
-        counts, done = {}, 0
-        for split, size in sizes.items():
+        def fill_split(split: str, numbers: Iterator[int]) -> dict[str, int]:
             images, annotations = root / "images" / split, root / "annotations" / split
             for folder in (images, annotations):
                 folder.mkdir(parents=True)
-            labelled = 0
-            for index in range(size):
+            count = labelled = 0
+            for index in numbers:
                 image, labels = render(scene_of(params, split, index))
                 name = f"regions_{SPLITS[split]}_{index + 1:08d}"
                 write_jpeg(images / f"{name}.jpg", image)
                 _, encoded = cv2.imencode(".png", labels)
                 (annotations / f"{name}.png").write_bytes(encoded.tobytes())
                 labelled += int((labels > 0).sum())
-                done += 1
-                if on_progress is not None:
-                    on_progress(done, sum(sizes.values()))
-            counts[split] = {"images": size, "labelled pixels": labelled}
-        return counts
+                count += 1
+            return {"images": count, "labelled pixels": labelled}
+
+        return fill_splits({"training": params.num_train, "validation": params.num_val}, fill_split, on_progress)
 
     return publish(out, Recipe("regions", VERSION, asdict(params)), fill, overwrite=overwrite)

@@ -6,7 +6,7 @@ class. Objects overlap and leave the picture a little; boxes and masks are those
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from perception.datasets.synthetic import outlines, textures
 from perception.datasets.synthetic.coco_writer import CocoWriter
-from perception.datasets.synthetic.folder import Recipe, Summary, publish
+from perception.datasets.synthetic.folder import Recipe, Summary, fill_splits, publish
 from perception.datasets.synthetic.outlines import Outline, Stamp
 from perception.datasets.synthetic.painting import cast_shadow, lay
 from perception.datasets.synthetic.params import PictureParams
@@ -270,20 +270,16 @@ def write(
     """
 
     def fill(root: Path) -> dict[str, dict[str, int]]:
-        sizes = {"train": params.num_train, "val": params.num_val}
-        counts, done = {}, 0
-        for split, size in sizes.items():
+        def fill_split(split: str, numbers: Iterator[int]) -> dict[str, int]:
             writer = CocoWriter(
                 root, split, SHAPE_CLASSES, description="Synthetic shapes with exact masks", supercategory="shape"
             )
-            for index in range(size):
+            for index in numbers:
                 scene = scene_of(params, split, index)
                 image, masks = render(scene)
                 writer.add(image, masks, [SHAPE_CLASSES.index(item.shape) for item in scene.objects])
-                done += 1
-                if on_progress is not None:
-                    on_progress(done, sum(sizes.values()))
-            counts[split] = writer.finish()
-        return counts
+            return writer.finish()
+
+        return fill_splits({"train": params.num_train, "val": params.num_val}, fill_split, on_progress)
 
     return publish(out, Recipe("shapes", VERSION, asdict(params)), fill, overwrite=overwrite)
