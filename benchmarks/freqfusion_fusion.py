@@ -19,7 +19,7 @@ from mmdet.utils import register_all_modules
 from torch import Tensor, nn
 
 from perception.engine.memory import keep_freed_memory
-from perception.ops import _backend
+from perception.ops import backend
 from projects.freqfusion.neck import FreqFusionFPN
 
 CHANNELS = [256, 512, 1024, 2048]
@@ -76,7 +76,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     keep_freed_memory()
-    modes = ["reference", "native"] if "cpu" in _backend.devices() else ["reference"]
+    modes = ["reference", "native"] if "cpu" in backend.devices() else ["reference"]
     maps = [
         torch.randn(1, channels, args.size // stride, args.size // stride, requires_grad=True)
         for channels, stride in zip(CHANNELS, (4, 8, 16, 32))
@@ -86,7 +86,7 @@ def main() -> None:
     for round_number in range(args.rounds + 1):
         for mode in modes:
             for name, neck in built.items():
-                with _backend.use(mode):
+                with backend.use(mode):
                     taken = step(neck, maps)
                 if round_number:  # the first warms up
                     times.setdefault((mode, name), []).append(taken)
@@ -97,7 +97,7 @@ def main() -> None:
         both = {name: statistics.median(sum(t) for t in times[mode, name]) for name in built}
         for name, neck in built.items():
             forward, backward = (1000 * statistics.median(t[i] for t in times[mode, name]) for i in (0, 1))
-            with _backend.use(mode):
+            with backend.use(mode):
                 memory = kept(neck, maps)
             ratios = [both[name] / both[other] for other in ("nearest, add", "CARAFE")]
             print(

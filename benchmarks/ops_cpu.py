@@ -18,7 +18,7 @@ import torch
 from ops_cases import GROUPS
 
 from perception.engine.memory import keep_freed_memory
-from perception.ops import _backend
+from perception.ops import backend
 
 
 def milliseconds(run: Callable[[], object]) -> float:
@@ -43,8 +43,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="timed runs of each contender (default: 7)")
     parser.add_argument("--only", default="", help="time only operators whose name contains this")
     args = parser.parse_args()
-    if "cpu" not in _backend.devices():
-        sys.exit(f"No native kernels to time: {_backend.reason()}.")
+    if "cpu" not in backend.devices():
+        sys.exit(f"No native kernels to time: {backend.reason()}.")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     keep_freed_memory()
@@ -65,7 +65,7 @@ def main() -> None:
             times: dict[str, list[float]] = {"reference": [], "native": [], "peer": []}
             for round_number in range(args.rounds + 1):
                 for mode in ("reference", "native"):
-                    with _backend.use(mode):
+                    with backend.use(mode):
                         times[mode].append(milliseconds(timing.run))
                 if timing.peer is not None:
                     times["peer"].append(milliseconds(timing.peer))

@@ -40,7 +40,7 @@ def build() -> None:
 
 def equality(device: str = "cuda") -> list[str]:
     """Native kernels against the references on a device; what differs."""
-    from perception.ops import _backend
+    from perception.ops import backend
     from tests.ops.native_cases import CASES, DIFFERENTIABLE, KINDS, WITH_HALF, Sizes, gradients, outputs
 
     problems, number = [], 0
@@ -51,11 +51,11 @@ def equality(device: str = "cuda") -> list[str]:
                 number += 1
                 try:
                     case = make(Sizes(kind, device), dtype)
-                    with _backend.use("native"):
+                    with backend.use("native"):
                         ours = outputs(case) + (gradients(case) if name in DIFFERENTIABLE else [])
                     if dtype.itemsize == 2:  # the numbers that half types hold, computed with in float32
                         case = case._replace(inputs=tuple(x.float() for x in case.inputs))
-                    with _backend.use("reference"):
+                    with backend.use("reference"):
                         expected = outputs(case) + (gradients(case) if name in DIFFERENTIABLE else [])
                     for a, b in zip(ours, expected):
                         torch.testing.assert_close(a, b.to(a.dtype), **TOLERANCES[dtype])
@@ -67,7 +67,7 @@ def equality(device: str = "cuda") -> list[str]:
 
 def derivatives(device: str = "cuda") -> list[str]:
     """Gradients of the native kernels against differences, in float64; what differs."""
-    from perception.ops import _backend
+    from perception.ops import backend
     from tests.ops.native_cases import CASES, DIFFERENTIABLE, Sizes
 
     problems = []
@@ -76,7 +76,7 @@ def derivatives(device: str = "cuda") -> list[str]:
         leaves = [x.detach().clone().requires_grad_() for x in case.inputs[: case.differentiable]]
         rest = case.inputs[case.differentiable :]
         try:
-            with _backend.use("native"):
+            with backend.use("native"):
                 # Atomic additions: two runs differ in their last digits.
                 torch.autograd.gradcheck(
                     lambda *x, case=case, rest=rest: case.function(*x, *rest),
@@ -121,7 +121,7 @@ def table(repeats: int, deadline: float, out: Path | None, title: str) -> None:
     """Prints the table of times, and writes it to a file; `torch.compile` is left out after the deadline."""
     from ops_cases import GROUPS
 
-    from perception.ops import _backend
+    from perception.ops import backend
 
     bandwidth, arithmetic = ceilings()
     lines = [
@@ -136,9 +136,9 @@ def table(repeats: int, deadline: float, out: Path | None, title: str) -> None:
     for group in GROUPS:
         torch.manual_seed(0)
         for name, timing in group(large=True, device="cuda").items():
-            with _backend.use("native"):
+            with backend.use("native"):
                 native = milliseconds(timing.run, repeats)
-            with _backend.use("reference"):
+            with backend.use("reference"):
                 reference = milliseconds(timing.run, min(repeats, 5))
                 compiled = ""
                 if timing.compiles and time.monotonic() < deadline:
@@ -184,10 +184,10 @@ def main() -> None:
         build()
         del os.environ["PERCEPTION_OPS"]
         os.execv(sys.executable, [sys.executable, *sys.argv, "--no-build"])  # a process that has not loaded anything
-    from perception.ops import _backend
+    from perception.ops import backend
 
-    if "cuda" not in _backend.devices():
-        sys.exit(f"No CUDA kernels: {_backend.reason()}.")
+    if "cuda" not in backend.devices():
+        sys.exit(f"No CUDA kernels: {backend.reason()}.")
     problems = equality() + derivatives()
     print("\n".join(problems))
     if problems:

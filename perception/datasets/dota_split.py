@@ -21,7 +21,7 @@ from PIL import Image
 
 from perception.datasets.dota import Labels, Patch, format_labels, read_labels
 from perception.datasets.synthetic.folder import Recipe, Summary, publish
-from perception.ops._polygons import area_within_rectangle, polygon_area
+from perception.ops.polygons import area_within_rectangle, polygon_area
 
 VERSION = 1  # to be raised by every change that alters the files
 

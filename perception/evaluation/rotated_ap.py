@@ -16,8 +16,8 @@ from mmdet.evaluation.functional import average_precision
 from torch import Tensor
 
 from perception.geometry.rotated_boxes import upright_bounds
-from perception.ops._pairs import extents, overlapping_pairs
-from perception.ops._polygons import area_within_rectangle, polygon_area, rotate
+from perception.ops.box_pairs import extents, overlapping_pairs
+from perception.ops.polygons import area_within_rectangle, polygon_area, rotate
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from perception.ops._polygons import rotate
+from perception.ops.polygons import rotate
 
 
 def box_corners(boxes: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from perception.ops._backend import native
 from perception.ops._dtype import round_to_dtype
 from perception.ops._points import squared_distances
+from perception.ops.backend import native
 
 __all__ = ["ball_query"]
 

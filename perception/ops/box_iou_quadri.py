@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from perception.ops._pairs import extents, overlapping_pairs
-from perception.ops._polygons import convex_hull, cross, edge_crossings, polygon_area
+from perception.ops.box_pairs import extents, overlapping_pairs
+from perception.ops.polygons import convex_hull, cross, edge_crossings, polygon_area
 
 __all__ = ["box_iou_quadri"]
 

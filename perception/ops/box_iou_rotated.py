@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from perception.ops._backend import native
-from perception.ops._pairs import extents, overlapping_pairs
-from perception.ops._polygons import area_within_rectangle, rotate, rotated_box_corners
+from perception.ops.backend import native
+from perception.ops.box_pairs import extents, overlapping_pairs
+from perception.ops.polygons import area_within_rectangle, rotate, rotated_box_corners
 
 __all__ = ["box_iou_rotated"]
 

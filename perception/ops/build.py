@@ -27,7 +27,7 @@ from types import ModuleType
 
 import torch
 
-from perception.ops import _backend
+from perception.ops import backend
 
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"  # where no GPU is present to ask; later ones compile the PTX when they load it
 _COMMON = ["-O3", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-Wno-sign-compare"]
@@ -55,35 +55,35 @@ def build(
     Raises:
         BuildError: a compiler is missing or fails.
     """
-    folder = folder or _backend.build_folder()
+    folder = folder or backend.build_folder()
     with _alone_in(folder):
         return _build(folder, cuda, jobs, verbose)
 
 
 def _build(folder: Path, cuda: bool | None, jobs: int | None, verbose: bool) -> Path:
     wanted = (cuda_compiler() is not None and torch.version.cuda is not None) if cuda is None else cuda
-    host = [_backend.SOURCES / "library.cpp", *sorted((_backend.SOURCES / "cpu").glob("*.cpp"))]
+    host = [backend.SOURCES / "library.cpp", *sorted((backend.SOURCES / "cpu").glob("*.cpp"))]
     compiled = compile_all(host, folder / "objects", jobs=jobs, verbose=verbose)
     if wanted:
         try:
-            device = sorted((_backend.SOURCES / "cuda").glob("*.cu"))
+            device = sorted((backend.SOURCES / "cuda").glob("*.cu"))
             compiled += compile_all(device, folder / "objects", jobs=jobs, verbose=verbose)
         except BuildError as error:
             if cuda:
                 raise
             wanted = False
             print(f"{error}\nThe CUDA kernels did not compile: only CPU kernels are built.", file=sys.stderr)
-    library = folder / _backend.LIBRARY
+    library = folder / backend.LIBRARY
     link(compiled, library, cuda=wanted, verbose=verbose)
-    description = folder / (_backend.MANIFEST + ".part")
-    description.write_text(json.dumps(_backend.manifest(library, wanted, architectures()), indent=1) + "\n")
-    os.replace(description, folder / _backend.MANIFEST)
+    description = folder / (backend.MANIFEST + ".part")
+    description.write_text(json.dumps(backend.manifest(library, wanted, architectures()), indent=1) + "\n")
+    os.replace(description, folder / backend.MANIFEST)
     return library
 
 
 def build_emulated(folder: Path, *, jobs: int | None = None, verbose: bool = False) -> Path:
     """Compile the CUDA kernels for the host, as ``torch.ops.perception_emulated``: for tests without a GPU."""
-    sources = [_backend.SOURCES / "library.cpp", *sorted((_backend.SOURCES / "cuda").glob("*.cu"))]
+    sources = [backend.SOURCES / "library.cpp", *sorted((backend.SOURCES / "cuda").glob("*.cu"))]
     library = folder / "perception_emulated.so"
     with _alone_in(folder):
         compiled = compile_all(sources, folder / "objects", jobs=jobs, verbose=verbose, emulate=True)
@@ -109,14 +109,14 @@ def compile_all(
         BuildError: a compiler is missing or fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    headers = _backend.digest(sorted(_backend.SOURCES.rglob("*.h")))
+    headers = backend.digest(sorted(backend.SOURCES.rglob("*.h")))
 
     def one(source: Path) -> Path:
         target = folder / (f"{source.parent.name}_{source.stem}.o")
         command = [*_compiler(source, emulate), "-c", str(source), "-o", str(target) + ".part"]
         note, stamp = (
             target.with_suffix(".json"),
-            json.dumps([command, torch.__version__, headers, _backend.digest([source])]),
+            json.dumps([command, torch.__version__, headers, backend.digest([source])]),
         )
         if not (target.is_file() and note.is_file() and note.read_text() == stamp):
             note.unlink(missing_ok=True)
@@ -186,7 +186,7 @@ def _torch_build() -> ModuleType:
 
 def _architecture_flags() -> list[str]:
     flags = []
-    for item in _backend.split_architectures(architectures()):
+    for item in backend.split_architectures(architectures()):
         number, _, ptx = item.partition("+")
         digits = number.replace(".", "")
         if not digits.rstrip("af").isdigit() or ptx not in ("", "PTX"):
@@ -269,8 +269,8 @@ def main(arguments: list[str] | None = None) -> None:
     started = time.monotonic()
     try:
         if args.check_cuda:
-            sources = sorted((_backend.SOURCES / "cuda").glob("*.cu"))
-            folder = (args.out or _backend.build_folder()) / "objects"
+            sources = sorted((backend.SOURCES / "cuda").glob("*.cu"))
+            folder = (args.out or backend.build_folder()) / "objects"
             compile_all(sources, folder, jobs=args.jobs, verbose=args.verbose)
             print(f"{len(sources)} CUDA sources compile for {architectures()} ({time.monotonic() - started:.0f} s).")
             return
@@ -280,7 +280,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(str(error))
     except OSError as error:
         sys.exit(f"cannot write the library: {error}; choose a folder with PERCEPTION_OPS_BUILD=FOLDER")
-    contents = "CPU and CUDA" if json.loads((library.parent / _backend.MANIFEST).read_text())["cuda"] else "CPU"
+    contents = "CPU and CUDA" if json.loads((library.parent / backend.MANIFEST).read_text())["cuda"] else "CPU"
     print(f"Built {library} with {contents} kernels ({time.monotonic() - started:.0f} s).")
 
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception.ops._backend import native
 from perception.ops._dtype import as_float
+from perception.ops.backend import native
 
 __all__ = ["carafe"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from perception.ops._polygons import convex_hull, cross, edge_crossings, polygon_area
+from perception.ops.polygons import convex_hull, cross, edge_crossings, polygon_area
 
 __all__ = ["convex_giou", "convex_iou"]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from perception.ops._backend import native
+from perception.ops.backend import native
 
 __all__ = ["furthest_point_sample", "furthest_point_sample_with_dist"]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from perception.ops._backend import native
 from perception.ops._dtype import round_to_dtype
+from perception.ops.backend import native
 
 __all__ = ["HashGridLayout", "hash_grid", "hash_grid_layout"]
 

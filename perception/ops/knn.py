@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from perception.ops._backend import native
 from perception.ops._points import squared_distances
+from perception.ops.backend import native
 
 __all__ = ["knn"]
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from perception.ops._polygons import convex_hull, rotate
+from perception.ops.polygons import convex_hull, rotate
 
 __all__ = ["min_area_polygons"]
 

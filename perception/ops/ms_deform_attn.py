@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception.ops._backend import native
 from perception.ops._dtype import as_float, zeros_in_graph
+from perception.ops.backend import native
 
 __all__ = ["multi_scale_deformable_attention"]
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from perception.ops._dtype import round_to_dtype
-from perception.ops._pairs import extents, greedy_nms
 from perception.ops.box_iou_quadri import paired_iou_quadri
+from perception.ops.box_pairs import extents, greedy_nms
 
 __all__ = ["nms_quadri"]
 

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from perception.ops._backend import native
 from perception.ops._dtype import round_to_dtype
-from perception.ops._pairs import extents, greedy_nms
-from perception.ops._polygons import rotated_box_corners
+from perception.ops.backend import native
 from perception.ops.box_iou_rotated import paired_iou_rotated
+from perception.ops.box_pairs import extents, greedy_nms
+from perception.ops.polygons import rotated_box_corners
 
 __all__ = ["nms_rotated"]
 

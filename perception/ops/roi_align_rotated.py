@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from perception.ops._backend import native
 from perception.ops._dtype import as_float, zeros_in_graph
 from perception.ops._sampling import bilinear_taps, gather_weighted, roi_grids, sample_positions
+from perception.ops.backend import native
 
 __all__ = ["roi_align_rotated"]
 

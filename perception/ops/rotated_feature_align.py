@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from perception.ops._dtype import as_float
-from perception.ops._polygons import rotate
 from perception.ops._sampling import bilinear_taps, gather_weighted
+from perception.ops.polygons import rotate
 
 __all__ = ["rotated_feature_align"]
 

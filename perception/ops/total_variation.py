@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from perception.ops._backend import native
+from perception.ops.backend import native
 
 __all__ = ["total_variation_add_grad_"]
 

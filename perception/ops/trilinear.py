@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception.ops._backend import native
+from perception.ops.backend import native
 
 __all__ = ["VoxelCorners", "trilinear_gather", "trilinear_scatter"]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from perception.ops._backend import native
+from perception.ops.backend import native
 from perception.ops.ray_aabb import ray_aabb
 from perception.ops.sample_rays import ragged_range
 from perception.ops.sample_rays import sample_rays as _sample_rays

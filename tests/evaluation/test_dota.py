@@ -19,8 +19,8 @@ from perception.engine.errors import UserError
 from perception.evaluation.dota import DOTATask1Metric
 from perception.evaluation.rotated_ap import Found
 from perception.evaluation.task1 import merge_patches, write_task1
-from perception.ops._polygons import rotated_box_corners
 from perception.ops.box_iou_rotated import box_iou_rotated
+from perception.ops.polygons import rotated_box_corners
 from tests.evaluation import reference
 from tests.evaluation.test_rotated_ap import boxes_of
 

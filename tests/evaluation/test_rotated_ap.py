@@ -16,8 +16,8 @@ from perception.evaluation.rotated_ap import (
     mean_average_precision,
     quadrilateral_iou,
 )
-from perception.ops._polygons import rotated_box_corners
 from perception.ops.box_iou_rotated import box_iou_rotated
+from perception.ops.polygons import rotated_box_corners
 from tests.evaluation import reference
 
 NUM_CLASSES = 3

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from perception.ops import __main__ as report
-from perception.ops import _backend, build
+from perception.ops import backend, build
 from perception.ops.carafe import carafe
 from tests.conftest import REPOSITORY
 
@@ -20,20 +20,20 @@ from tests.conftest import REPOSITORY
 def folder(tmp_path, monkeypatch):
     """A build folder of its own, with a file where the library would be, and a manifest that fits it."""
     monkeypatch.setenv("PERCEPTION_OPS_BUILD", str(tmp_path))
-    library = tmp_path / _backend.LIBRARY
+    library = tmp_path / backend.LIBRARY
     library.write_bytes(b"not a library")
-    (tmp_path / _backend.MANIFEST).write_text(json.dumps(_backend.manifest(library, cuda=False)))
+    (tmp_path / backend.MANIFEST).write_text(json.dumps(backend.manifest(library, cuda=False)))
     return tmp_path
 
 
 def change(folder, **values):
-    path = folder / _backend.MANIFEST
+    path = folder / backend.MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def test_without_a_build_the_references_run_silently(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("PERCEPTION_OPS_BUILD", str(tmp_path))
-    devices, reason = _backend._load()
+    devices, reason = backend._load()
     assert not devices
     assert "make ops" in reason
     assert not caplog.records
@@ -52,7 +52,7 @@ def test_without_a_build_the_references_run_silently(tmp_path, monkeypatch, capl
 def test_a_library_that_does_not_fit_is_left_alone_with_one_line(folder, caplog, values, expected):
     change(folder, **values)
     with caplog.at_level(logging.WARNING, logger="perception.ops"):
-        devices, reason = _backend._load()
+        devices, reason = backend._load()
     assert not devices
     assert expected in reason
     (record,) = caplog.records
@@ -62,35 +62,35 @@ def test_a_library_that_does_not_fit_is_left_alone_with_one_line(folder, caplog,
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"torch": 1}'])
 def test_a_library_without_a_readable_manifest_is_left_alone(folder, content):
-    path = folder / _backend.MANIFEST
+    path = folder / backend.MANIFEST
     path.unlink() if content is None else path.write_text(content)
-    assert "has no readable manifest" in _backend._load()[1]
+    assert "has no readable manifest" in backend._load()[1]
 
 
 def test_a_library_for_a_lesser_processor_fits(folder):
     change(folder, capability="DEFAULT")
-    assert "cannot be loaded" in _backend._load()[1]
+    assert "cannot be loaded" in backend._load()[1]
 
 
 def test_native_kernels_can_be_demanded(monkeypatch):
-    monkeypatch.setattr(_backend, "_mode", "auto")
-    monkeypatch.setattr(_backend, "_devices", frozenset())
-    monkeypatch.setattr(_backend, "_reason", "there is no library")
+    monkeypatch.setattr(backend, "_mode", "auto")
+    monkeypatch.setattr(backend, "_devices", frozenset())
+    monkeypatch.setattr(backend, "_reason", "there is no library")
     features, masks = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
     assert carafe(features, masks, 1, 1, 1).shape == (1, 1, 2, 2)
-    with _backend.use("native"), pytest.raises(_backend.Unavailable, match="there is no library"):
+    with backend.use("native"), pytest.raises(backend.Unavailable, match="there is no library"):
         carafe(features, masks, 1, 1, 1)
     with pytest.raises(ValueError, match="auto, native, reference"):
-        _backend.use("fast").__enter__()
+        backend.use("fast").__enter__()
 
 
 def test_other_types_and_devices_take_the_reference(monkeypatch):
-    monkeypatch.setattr(_backend, "_devices", frozenset({"cpu"}))
-    monkeypatch.setattr(_backend, "_mode", "auto")
-    assert _backend.native("knn", torch.zeros(1))
-    assert not _backend.native("knn", torch.zeros(1, dtype=torch.float16))
-    assert not _backend.native("knn", torch.zeros(1), torch.zeros(1, device="meta"))
-    assert not _backend.native("knn", torch.zeros(1, device="meta"))
+    monkeypatch.setattr(backend, "_devices", frozenset({"cpu"}))
+    monkeypatch.setattr(backend, "_mode", "auto")
+    assert backend.native("knn", torch.zeros(1))
+    assert not backend.native("knn", torch.zeros(1, dtype=torch.float16))
+    assert not backend.native("knn", torch.zeros(1), torch.zeros(1, device="meta"))
+    assert not backend.native("knn", torch.zeros(1, device="meta"))
 
 
 def run(*arguments, **environment):
@@ -104,20 +104,20 @@ def test_the_environment_chooses(tmp_path):
     assert listed.returncode == 0
     assert "PERCEPTION_OPS=reference" in listed.stdout
     assert "0 of" in listed.stdout
-    wrong = run("-c", "import perception.ops._backend", PERCEPTION_OPS="fast")
+    wrong = run("-c", "import perception.ops.backend", PERCEPTION_OPS="fast")
     assert wrong.returncode != 0
     assert "PERCEPTION_OPS must be one of auto, native, reference, not 'fast'" in wrong.stderr
 
 
 def test_every_operator_is_reported(monkeypatch):
-    monkeypatch.setattr(_backend, "_devices", frozenset({"cpu", "cuda"}))
+    monkeypatch.setattr(backend, "_devices", frozenset({"cpu", "cuda"}))
     rows = dict(report.report())
     assert rows["carafe"] == "native on CPU and CUDA (bfloat16, float16, float32, float64)"
     assert rows["three_nn"].startswith("native")
     assert rows["nms"] == "torchvision's kernels"
     assert rows["psa_mask"].startswith("reference")
     mentioned = {kernel for kernels in report._KERNELS_OF_MODULES.values() for kernel in kernels} | set(rows)
-    assert set(_backend.KERNELS) <= mentioned
+    assert set(backend.KERNELS) <= mentioned
 
 
 def test_missing_compilers_are_one_sentence(tmp_path, monkeypatch, capsys):
@@ -150,7 +150,7 @@ def test_a_source_that_does_not_compile_is_reported_and_what_was_built_stays(tmp
     good, bad = tmp_path / "good.cpp", tmp_path / "bad.cpp"
     good.write_text("int one() { return 1; }\n")
     bad.write_text("int two( { return 2; }\n")
-    monkeypatch.setattr(_backend, "SOURCES", tmp_path)
+    monkeypatch.setattr(backend, "SOURCES", tmp_path)
     (first,) = build.compile_all([good], tmp_path / "objects")
     written = first.stat().st_mtime_ns
     with pytest.raises(build.BuildError, match=r"bad\.cpp"):
@@ -174,4 +174,4 @@ def test_a_source_that_does_not_compile_is_reported_and_what_was_built_stays(tmp
     ],
 )
 def test_gpus_that_a_build_covers(built, capability, expected):
-    assert _backend.covers(built, capability) is expected
+    assert backend.covers(built, capability) is expected

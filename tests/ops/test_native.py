@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from perception.ops import _backend, _native
+from perception.ops import _native, backend
 from perception.ops import build as builder
 from perception.ops.ball_query import ball_query
 from perception.ops.box_iou_rotated import box_iou_rotated
@@ -44,7 +44,7 @@ def emulated() -> None:
     """The CUDA kernels as operators of the CPU, in a namespace of their own."""
     if shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
-    folder = Path(_backend._DEFAULT_FOLDER) / "emulated"
+    folder = Path(backend._DEFAULT_FOLDER) / "emulated"
     torch.ops.load_library(builder.build_emulated(folder, jobs=2))
     _native.register("perception_emulated")
 
@@ -55,15 +55,15 @@ def kernels(request, monkeypatch) -> str:
     if request.param == "cuda":
         request.getfixturevalue("emulated")
         monkeypatch.setattr(torch.ops, "perception", torch.ops.perception_emulated)
-        monkeypatch.setattr(_backend, "_devices", frozenset({"cpu"}))
-    elif "cpu" not in _backend.devices():
-        pytest.skip(f"no native CPU kernels: {_backend.reason()}")
-    monkeypatch.setattr(_backend, "_mode", "native")
+        monkeypatch.setattr(backend, "_devices", frozenset({"cpu"}))
+    elif "cpu" not in backend.devices():
+        pytest.skip(f"no native CPU kernels: {backend.reason()}")
+    monkeypatch.setattr(backend, "_mode", "native")
     return request.param
 
 
 def reference(function, *args):
-    with _backend.use("reference"):
+    with backend.use("reference"):
         return function(*args)
 
 
@@ -110,12 +110,12 @@ def test_memory_that_is_not_contiguous(kernels, name):
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(name=st.sampled_from(sorted(CASES)), seed=st.integers(0, 10**6), scatter=st.booleans())
 def test_any_shape_and_stride(name, seed, scatter):
-    if "cpu" not in _backend.devices():
-        pytest.skip(f"no native CPU kernels: {_backend.reason()}")
+    if "cpu" not in backend.devices():
+        pytest.skip(f"no native CPU kernels: {backend.reason()}")
     case = CASES[name](Sizes(seed), torch.float64)
     if scatter:
         case = case._replace(inputs=tuple(strided(x) for x in case.inputs))
-    with _backend.use("native"):
+    with backend.use("native"):
         ours = outputs(case), gradients(case) if case.differentiable else []
     expected = reference(outputs, case), reference(gradients, case) if case.differentiable else []
     for a, b in zip(ours, expected):
@@ -126,7 +126,7 @@ def test_any_shape_and_stride(name, seed, scatter):
 @pytest.mark.parametrize("name", CASES)
 def test_any_shape_of_the_cuda_kernels(emulated, monkeypatch, name, seed):
     monkeypatch.setattr(torch.ops, "perception", torch.ops.perception_emulated)
-    monkeypatch.setattr(_backend, "_devices", frozenset({"cpu"}))
+    monkeypatch.setattr(backend, "_devices", frozenset({"cpu"}))
     case = CASES[name](Sizes(seed), torch.float64)
     assert_equal(outputs(case), reference(outputs, case), torch.float64)
     if name in DIFFERENTIABLE:
@@ -218,14 +218,14 @@ def test_half_types(kernels, name, dtype):
 
 def test_equal_in_every_run():
     """The CPU kernels add in one order, whatever the number of threads."""
-    if "cpu" not in _backend.devices():
-        pytest.skip(f"no native CPU kernels: {_backend.reason()}")
+    if "cpu" not in backend.devices():
+        pytest.skip(f"no native CPU kernels: {backend.reason()}")
     for name in DIFFERENTIABLE:
         case = CASES[name](Sizes("large"), torch.float32)
         results = []
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            with _backend.use("native"):
+            with backend.use("native"):
                 results.append(outputs(case) + gradients(case))
         for a, b in zip(*results):
             assert torch.equal(a, b), name

@@ -6,7 +6,6 @@ import pytest
 import torch
 from shapely import LineString, MultiPoint, Point, Polygon
 
-from perception.ops._polygons import convex_hull, rotated_box_corners
 from perception.ops.box_iou_quadri import box_iou_quadri
 from perception.ops.box_iou_rotated import box_iou_rotated
 from perception.ops.convex_iou import convex_giou, convex_iou
@@ -14,6 +13,7 @@ from perception.ops.min_area_polygons import min_area_polygons
 from perception.ops.nms_quadri import nms_quadri
 from perception.ops.nms_rotated import nms_rotated
 from perception.ops.points_in_polygons import points_in_polygons
+from perception.ops.polygons import convex_hull, rotated_box_corners
 from perception.ops.sort_vertices import sort_vertices
 from tests.ops.definitions import some_rotated_boxes, strided
 

@@ -5,7 +5,7 @@ import runpy
 import pytest
 import torch
 
-from perception.ops import _backend
+from perception.ops import backend
 from tests.conftest import REPOSITORY
 
 
@@ -18,8 +18,8 @@ def test_without_a_gpu_it_says_so(run_tool):
 
 
 def test_its_comparisons_find_no_difference():
-    if "cpu" not in _backend.devices():
-        pytest.skip(f"no native kernels: {_backend.reason()}")
+    if "cpu" not in backend.devices():
+        pytest.skip(f"no native kernels: {backend.reason()}")
     check = runpy.run_path(str(REPOSITORY / "tools" / "gpu_check.py"))
     assert check["equality"]("cpu") == []
     assert check["derivatives"]("cpu") == []

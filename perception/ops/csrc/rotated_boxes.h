@@ -1,4 +1,4 @@
-// Overlap of rotated boxes: the integral of perception/ops/_polygons.py, one pair at a time, in double precision.
+// Overlap of rotated boxes: the integral of perception/ops/polygons.py, one pair at a time, in double precision.
 #pragma once
 
 #include "platform.h"
