@@ -1,26 +1,18 @@
-"""Image files to `uint8` RGB arrays. Runs in worker processes, so it imports nothing heavy.
+"""Decoding of image files in worker processes: what is too large is reduced, put off or refused.
 
-What becomes of the less common kinds:
-
-* several frames (GIF, TIFF, MPO): the first one; palette, 1-bit, grey and CMYK: converted to RGB;
-* alpha: dropped, as OpenCV does when the training pipelines read a file;
-* 16 bits a channel: the upper 8, so that 65535 becomes 255; 32-bit integers and floats have no defined white and are
-  refused;
-* EXIF orientation: applied, and sizes and boxes refer to the upright image;
-* more than `FULL_PIXELS`: decoded at a half, a quarter, ... of its size, down to twice the resolution that the model
-  sees. `Decoded.factor` maps coordinates back.
+How files become pixels is `perception.datasets.images`' rule. Beyond it, images of more than `FULL_PIXELS` are decoded
+at a half, a quarter, ... of their size, down to twice the resolution that the model sees; `Decoded.factor` maps
+coordinates back. Worker processes import this module, so it imports nothing heavy.
 """
 
 from __future__ import annotations
 
-import os
-import struct
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from perception.datasets.images import UnreadableImageError, check_samples, open_image, orientation_of, upright_rgb
 from perception.inference.scan import Source
 
 FULL_PIXELS = 16_000_000
@@ -32,26 +24,8 @@ LARGE_BYTES = 256 * 2**20
 LIMIT_BYTES = 3 * 2**29
 """Decoding that needs more than this is refused."""
 
-# A closed list: PIL also knows formats that start an interpreter (EPS) or that no camera writes. Files of several JPEGs
-# (MPO) are recognised by JPEG's entry.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-
-# PIL's own guard is replaced by LIMIT_BYTES, which knows about reduced decoding.
-Image.MAX_IMAGE_PIXELS = None
-
 # Bytes a pixel in PIL's memory; what is not listed takes four.
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
-
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -106,29 +80,15 @@ def decode(source: Source, input_size: InputSize | None, allow_large: bool) -> D
         allow_large: decode even when it takes more than `LARGE_BYTES`.
     """
     try:
-        if os.path.getsize(source.path) == 0:
-            return Refused("empty file")
-        with warnings.catch_warnings():
-            # PIL warns about odd metadata of files that it decodes all the same.
-            warnings.simplefilter("ignore")
-            with Image.open(source.path, formats=FORMATS) as image:
-                return _decode(image, input_size, allow_large)
-    except UnidentifiedImageError:
-        return Refused("not an image, or of a format that is not supported")
-    except MemoryError:
-        return Refused("not enough memory to decode it")
-    except OSError as error:
-        return Refused(error.strerror or f"damaged: {error}")
-    except Exception as error:  # decoders of damaged files fail in every way; the user gets the reason
-        return Refused(f"damaged: {type(error).__name__}: {error}")
+        with open_image(source.path) as image:
+            return _decode(image, input_size, allow_large)
+    except UnreadableImageError as error:
+        return Refused(str(error))
 
 
 def _decode(image: Image.Image, input_size: InputSize | None, allow_large: bool) -> Decoded | Refused | Deferred:
+    check_samples(image)
     width, height = image.size
-    # PNG and PPM files of 16 bits may open as "I"; elsewhere it means 32.
-    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
-        kind = "floating-point" if image.mode == "F" else "32-bit"
-        return Refused(f"{kind} samples, whose white level is not defined")
     factor = reduction_factor(width, height, input_size)
     needed = memory_needed(image, factor)
     if needed > LIMIT_BYTES:
@@ -136,25 +96,10 @@ def _decode(image: Image.Image, input_size: InputSize | None, allow_large: bool)
         return Refused(f"{width} x {height} pixels need {gibibytes}")
     if needed > LARGE_BYTES and not allow_large:
         return Deferred()
-    rgb = _reduced_rgb(image, factor)
-    # After the pixels: in PNG files it may follow them, and looking for it would load them and hide their faults.
-    orientation = _orientation(image)
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    if orientation >= 5:
+    rgb = upright_rgb(image, factor)
+    if orientation_of(image) >= 5:
         width, height = height, width
     return Decoded(np.asarray(rgb), width, height, factor)
-
-
-def orientation_of(path: str | os.PathLike[str]) -> int:
-    """The EXIF orientation of a file, 1 to 8, from its header; 1 for a file that Pillow cannot open."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                return _orientation(image)
-    except OSError:
-        return 1
 
 
 def reduction_factor(width: int, height: int, input_size: InputSize | None) -> int:
@@ -182,26 +127,3 @@ def memory_needed(image: Image.Image, factor: int) -> int:
     stored = _PIXEL_BYTES.get(image.mode, 4)
     converted = 0 if image.mode == "RGB" else 4
     return (stored + converted) * width * height + 2 * result
-
-
-def _reduced_rgb(image: Image.Image, factor: int) -> Image.Image:
-    if factor > 1 and image.format in ("JPEG", "MPO"):
-        # libjpeg decodes straight to 1/2, 1/4 or 1/8.
-        scale = min(factor, 8)
-        image.draft(image.mode, (image.width // scale, image.height // scale))
-        factor //= scale
-    image.load()
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    return image.reduce(factor) if factor > 1 else image
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; metadata that cannot be parsed counts as none."""
-    try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, struct.error):
-        return 1
-    return value if value in range(1, 9) else 1

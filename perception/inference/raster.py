@@ -7,7 +7,7 @@
   interlaced PNG, WebP, GIF and AVIF hold the whole image all the same, which is said once;
 * Pillow: decodes everything at once, and says so.
 
-Colours, bit depths and orientations are treated as in `decoding`.
+Colours, bit depths and orientations are treated as in `perception.datasets.images`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from perception.inference.decoding import FORMATS, FULL_PIXELS, Refused, decode, orientation_of
+from perception.datasets.images import FORMATS, orientation_of_file
+from perception.inference.decoding import FULL_PIXELS, Refused, decode
 from perception.inference.scan import Source
 from perception.inference.tiles import Window
 
@@ -87,7 +88,7 @@ def open_raster(source: Source) -> Raster | Refused:
 
 def _with_gdal(source: Source) -> Raster | Refused | None:
     # Only GDAL leaves orientations to its caller.
-    if importlib.util.find_spec("rasterio") is None or orientation_of(source.path) != 1:
+    if importlib.util.find_spec("rasterio") is None or orientation_of_file(source.path) != 1:
         return None
     import rasterio
 
