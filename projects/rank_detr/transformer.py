@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from perception.layers.deformable_attention import MultiScaleDeformableAttention
+from perception.layers.inverse_sigmoid import inverse_sigmoid
+from perception.layers.position_encoding import sine_position_encoding
+
 from .head import RankDetrHead
-from .layers import (
-    DecoderLayer,
-    EncoderLayer,
-    MultiScaleDeformableAttention,
-    inverse_sigmoid,
-    proposal_position_embedding,
-    sine_position_encoding,
-)
+from .layers import DecoderLayer, EncoderLayer, proposal_position_embedding
+
+# Of the logits of references, in the whole system; the 1e-5 that other DETRs use breaks published weights.
+REFERENCE_EPS = 1e-3
 
 
 @dataclass
@@ -135,9 +135,9 @@ class RankDetrDecoder(nn.Module):
             scores = head.cls_branches[i](x)
             states.append(x)
             logits.append(head.add_rank_bias(i, scores))
-            boxes.append((delta + inverse_sigmoid(reference_with_grad)).sigmoid())
+            boxes.append((delta + inverse_sigmoid(reference_with_grad, REFERENCE_EPS)).sigmoid())
 
-            new_reference = (delta + inverse_sigmoid(reference)).sigmoid()
+            new_reference = (delta + inverse_sigmoid(reference, REFERENCE_EPS)).sigmoid()
             if sort_queries:
                 # The bias of the rank-adaptive head is left out here: published weights were trained so.
                 order = rank_within_groups(scores.detach().amax(-1), group_sizes)

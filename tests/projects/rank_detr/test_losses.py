@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 from torchvision.ops import sigmoid_focal_loss
 
-from perception.ops.ms_deform_attn import multi_scale_deformable_attention
 from projects.rank_detr.losses import RankDetrCriterion, giou_aware_classification_loss
 from projects.rank_detr.matching import RankDetrMatcher, iou_and_giou
 
@@ -57,17 +56,6 @@ def test_gcl_gradcheck():
     one_hot = F.one_hot(torch.tensor([0, 2, 1, 1]), 3).double()
     quality = torch.rand(4, 1, generator=generator, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda z: giou_aware_classification_loss(z, one_hot, quality), logits)
-
-
-def test_deformable_attention_gradcheck():
-    generator = torch.Generator().manual_seed(0)
-    shapes = torch.tensor([[3, 4], [2, 2]])
-    draw = lambda *size: torch.rand(*size, generator=generator, dtype=torch.float64)  # noqa: E731
-    value = draw(1, 16, 2, 3).requires_grad_()
-    locations = (draw(1, 2, 2, 2, 2, 2) * 1.2 - 0.1).requires_grad_()
-    weights = draw(1, 2, 2, 2, 2).requires_grad_()
-    function = lambda v, p, w: multi_scale_deformable_attention(v, shapes, p, w)  # noqa: E731
-    assert torch.autograd.gradcheck(function, (value, locations, weights))
 
 
 def test_high_order_cost_by_hand_and_monotone():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from perception.layers.inverse_sigmoid import inverse_sigmoid
 from projects.rank_detr.head import RankDetrHead
-from projects.rank_detr.layers import inverse_sigmoid
-from projects.rank_detr.transformer import RankDetrTransformer, group_attention_mask
+from projects.rank_detr.transformer import REFERENCE_EPS, RankDetrTransformer, group_attention_mask
 
 from .tiny import CHANNELS, CLASSES, LAYERS, ONE2MANY, ONE2ONE, TinyRankDetr, features
 
@@ -65,7 +65,7 @@ def test_queries_are_sorted_by_the_layer_before():
         assert (order[:, ONE2ONE:] >= ONE2ONE).all()
         # The reference that the next layer gets is this layer's refined box, in the same new order.
         delta = model.head.reg_branches[layer](output.states[layer])
-        refined = (delta + inverse_sigmoid(output.references[layer])).sigmoid()
+        refined = (delta + inverse_sigmoid(output.references[layer], REFERENCE_EPS)).sigmoid()
         assert_close(output.references[layer + 1], _rows(refined, order), atol=1e-6, rtol=0)
 
 
@@ -110,7 +110,7 @@ def test_initial_values():
     for table in model.head.rank_adaptive_classhead_emb:
         assert not table.weight.any()
     output = model(*features(generator()))
-    proposals = inverse_sigmoid(output.references[0]).sigmoid()
+    proposals = inverse_sigmoid(output.references[0], REFERENCE_EPS).sigmoid()
     # Layers sort the queries, so boxes are compared as sets.
     for boxes in output.boxes:
         assert_close(boxes.sort(1).values, proposals.sort(1).values, atol=1e-6, rtol=0)

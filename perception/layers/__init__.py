@@ -1,0 +1,1 @@
+"""Torch modules and functions that several systems build on: attention, position encodings, reference points."""
