@@ -9,4 +9,5 @@ with read_base():
 
 from projects.freqfusion.head import LightHamHeadFreqAware
 
-model["decode_head"].update(dict(type=LightHamHeadFreqAware, compress_ratio=4))
+model.decode_head.type = LightHamHeadFreqAware
+model.decode_head.compress_ratio = 4

@@ -11,9 +11,10 @@ from mmrotate.visualization import RotLocalVisualizer
 from perception.engine.epochs import ExactEpochResumeHook
 
 default_scope = "mmrotate"
-default_hooks["checkpoint"].update(dict(by_epoch=True, interval=1))
-log_processor.update(dict(by_epoch=True))
-visualizer["type"] = RotLocalVisualizer
+default_hooks.checkpoint.by_epoch = True
+default_hooks.checkpoint.interval = 1
+log_processor.by_epoch = True
+visualizer.type = RotLocalVisualizer
 custom_hooks = [dict(type=ExactEpochResumeHook)]
 val_cfg = None
 test_cfg = dict(type=TestLoop)

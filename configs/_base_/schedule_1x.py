@@ -17,6 +17,7 @@ param_scheduler = [
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=12, val_interval=1)
 val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)
-default_hooks["checkpoint"].update(dict(by_epoch=True, interval=1))
-log_processor.update(dict(by_epoch=True))
+default_hooks.checkpoint.by_epoch = True
+default_hooks.checkpoint.interval = 1
+log_processor.by_epoch = True
 auto_scale_lr = dict(enable=False, base_batch_size=16)

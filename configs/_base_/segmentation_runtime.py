@@ -10,5 +10,5 @@ from mmseg.visualization import SegLocalVisualizer
 from perception.engine.pictures import SegmentationPicturesHook
 
 default_scope = "mmseg"
-default_hooks["visualization"] = dict(type=SegmentationPicturesHook)
-visualizer["type"] = SegLocalVisualizer
+default_hooks.visualization = dict(type=SegmentationPicturesHook)
+visualizer.type = SegLocalVisualizer

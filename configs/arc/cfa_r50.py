@@ -4,6 +4,7 @@ from mmengine.config import read_base
 
 with read_base():
     from ..arc import *
+    from .._base_.one_stage_fpn import *
 
 from mmdet.models import RepPointsDetector
 from mmdet.models.losses import FocalLoss
@@ -18,15 +19,7 @@ model = dict(
     type=RepPointsDetector,
     data_preprocessor={**model["data_preprocessor"], "boxtype2tensor": True},
     backbone=model["backbone"],
-    neck=dict(
-        type=FPN,
-        in_channels=[256, 512, 1024, 2048],
-        out_channels=256,
-        start_level=1,
-        add_extra_convs="on_input",
-        num_outs=5,
-        norm_cfg=normalisation,
-    ),
+    neck=dict(**one_stage_fpn, norm_cfg=normalisation),
     bbox_head=dict(
         type=CFAHead,
         num_classes=15,
@@ -72,5 +65,5 @@ model = dict(
 train_dataloader["dataset"].update(
     dict(pipeline=[step for step in train_pipeline if step["type"] is not ConvertBoxType])
 )
-optim_wrapper["optimizer"].update(dict(lr=0.008))
-param_scheduler[0].update(dict(start_factor=1 / 3))
+optim_wrapper.optimizer.lr = 0.008
+param_scheduler[0].start_factor = 1 / 3

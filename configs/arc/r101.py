@@ -5,6 +5,5 @@ from mmengine.config import read_base
 with read_base():
     from ..arc import *
 
-model["backbone"].update(
-    dict(depth=101, init_cfg=dict(checkpoint="data/pretrained/ARC_ResNet101_xFFF_n4.pth")),
-)
+model.backbone.depth = 101
+model.backbone.init_cfg.checkpoint = "data/pretrained/ARC_ResNet101_xFFF_n4.pth"

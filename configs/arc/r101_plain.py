@@ -5,4 +5,4 @@ from mmengine.config import read_base
 with read_base():
     from .r50_plain import *
 
-model["backbone"] = plain_r101
+model.backbone = plain_r101

@@ -6,4 +6,4 @@ with read_base():
     from ..arc import *
     from .._base_.dotav15 import *
 
-model["roi_head"]["bbox_head"].update(dict(num_classes=16))
+model.roi_head.bbox_head.num_classes = 16

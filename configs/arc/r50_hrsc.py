@@ -7,6 +7,8 @@ with read_base():
     from .._base_.hrsc import *
 
 max_epochs = 36
-model["roi_head"]["bbox_head"].update(dict(num_classes=1))
-param_scheduler[1].update(dict(end=max_epochs, milestones=[24, 33]))
-train_cfg.update(dict(max_epochs=max_epochs, val_interval=12))
+model.roi_head.bbox_head.num_classes = 1
+param_scheduler[1].end = max_epochs
+param_scheduler[1].milestones = [24, 33]
+train_cfg.max_epochs = max_epochs
+train_cfg.val_interval = 12

@@ -6,4 +6,4 @@ with read_base():
     from ..arc import *
     from .._base_.dota_val import *
 
-train_cfg.update(dict(val_interval=max_epochs))
+train_cfg.val_interval = max_epochs

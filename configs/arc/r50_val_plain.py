@@ -6,5 +6,5 @@ with read_base():
     from .r50_val import *
     from ._plain import *
 
-model["backbone"] = plain_r50
+model.backbone = plain_r50
 optim_wrapper.pop("paramwise_cfg")  # as in the baseline: the backbone learns like the rest

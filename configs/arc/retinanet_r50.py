@@ -4,6 +4,7 @@ from mmengine.config import read_base
 
 with read_base():
     from ..arc import *
+    from .._base_.one_stage_fpn import *
 
 from mmdet.models import RetinaNet
 from mmdet.models.dense_heads import RetinaHead
@@ -16,14 +17,7 @@ model = dict(
     type=RetinaNet,
     data_preprocessor=model["data_preprocessor"],
     backbone=model["backbone"],
-    neck=dict(
-        type=FPN,
-        in_channels=[256, 512, 1024, 2048],
-        out_channels=256,
-        start_level=1,
-        add_extra_convs="on_input",
-        num_outs=5,
-    ),
+    neck=one_stage_fpn,
     bbox_head=dict(
         type=RetinaHead,
         num_classes=15,
@@ -72,5 +66,5 @@ model = dict(
         max_per_img=2000,
     ),
 )
-optim_wrapper["optimizer"].update(dict(lr=0.0025))
-param_scheduler[0].update(dict(start_factor=1 / 3))
+optim_wrapper.optimizer.lr = 0.0025
+param_scheduler[0].start_factor = 1 / 3

@@ -89,11 +89,12 @@ model.update(
     )
 )
 # Without initial weights Adam gets further in this time than SGD, and the backbone has to learn like the rest.
-optim_wrapper["optimizer"] = dict(type=AdamW, lr=1e-3, weight_decay=1e-4)
+optim_wrapper.optimizer = dict(type=AdamW, lr=1e-3, weight_decay=1e-4)
 optim_wrapper.pop("paramwise_cfg")
 param_scheduler = [
     dict(type=LinearLR, by_epoch=False, begin=0, end=60, start_factor=0.02),
     dict(type=MultiStepLR, by_epoch=False, begin=0, end=600, milestones=[500], gamma=0.1),
 ]
-train_cfg.update(dict(max_epochs=max_epochs, val_interval=max_epochs))
-default_hooks["logger"].update(dict(interval=20))
+train_cfg.max_epochs = max_epochs
+train_cfg.val_interval = max_epochs
+default_hooks.logger.interval = 20

@@ -7,6 +7,6 @@ with read_base():
 
 from mmdet.models import ResNet
 
-model["backbone"]["type"] = ResNet
-model["backbone"].pop("replace")
-model["backbone"].pop("kernel_number")
+model.backbone.type = ResNet
+model.backbone.pop("replace")
+model.backbone.pop("kernel_number")

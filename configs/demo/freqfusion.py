@@ -85,7 +85,7 @@ model.update(
     )
 )
 # The finest map of the pyramid alone is classified, so that all depends on how it was fused.
-model["decode_head"] = dict(
+model.decode_head = dict(
     type=FCNHead,
     in_channels=64,
     in_index=0,
@@ -99,11 +99,14 @@ model["decode_head"] = dict(
     loss_decode=dict(type=CrossEntropyLoss, use_sigmoid=False, loss_weight=1.0),
 )
 # Without initial weights the backbone learns as fast as the head.
-optim_wrapper.update(dict(optimizer=dict(lr=2e-3), paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=1.0)))))
+optim_wrapper.optimizer.lr = 2e-3
+optim_wrapper.paramwise_cfg.custom_keys.head.lr_mult = 1.0
 param_scheduler = [
     dict(type=LinearLR, by_epoch=False, begin=0, end=30, start_factor=0.02),
     dict(type=PolyLR, by_epoch=False, begin=30, end=max_iters, power=1.0, eta_min=0.0),
 ]
-train_cfg.update(dict(max_iters=max_iters, val_interval=max_iters))
-default_hooks["checkpoint"].update(dict(interval=200, max_keep_ckpts=1))
-default_hooks["logger"].update(dict(interval=20))
+train_cfg.max_iters = max_iters
+train_cfg.val_interval = max_iters
+default_hooks.checkpoint.interval = 200
+default_hooks.checkpoint.max_keep_ckpts = 1
+default_hooks.logger.interval = 20

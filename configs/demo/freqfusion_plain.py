@@ -7,4 +7,4 @@ with read_base():
 
 from mmdet.models import FPN
 
-model["neck"] = dict(type=FPN, in_channels=[24, 32, 64, 128], out_channels=64, num_outs=4)
+model.neck = dict(type=FPN, in_channels=[24, 32, 64, 128], out_channels=64, num_outs=4)

@@ -98,11 +98,14 @@ model.update(
         test_cfg=dict(max_per_img=100),
     )
 )
-optim_wrapper.update(dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0)))))
+optim_wrapper.optimizer.lr = 1e-3
+optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult = 1.0
 param_scheduler = [
     dict(type=LinearLR, by_epoch=False, begin=0, end=30, start_factor=0.02),
     dict(type=MultiStepLR, by_epoch=False, begin=0, end=max_iters, milestones=[max_iters * 17 // 20], gamma=0.1),
 ]
-train_cfg.update(dict(max_iters=max_iters, val_interval=max_iters))
-default_hooks["checkpoint"].update(dict(interval=300, max_keep_ckpts=1))
-default_hooks["logger"].update(dict(interval=20))
+train_cfg.max_iters = max_iters
+train_cfg.val_interval = max_iters
+default_hooks.checkpoint.interval = 300
+default_hooks.checkpoint.max_keep_ckpts = 1
+default_hooks.logger.interval = 20

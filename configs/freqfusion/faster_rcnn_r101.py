@@ -5,6 +5,7 @@ from mmengine.config import read_base
 with read_base():
     from .faster_rcnn_r50 import *
 
-model["backbone"].update(dict(depth=101, init_cfg=dict(checkpoint="data/pretrained/resnet101-63fe2227.pth")))
-model["neck"].update(dict(feature_resample_group=8))
+model.backbone.depth = 101
+model.backbone.init_cfg.checkpoint = "data/pretrained/resnet101-63fe2227.pth"
+model.neck.feature_resample_group = 8
 train_dataloader["batch_size"] = 4

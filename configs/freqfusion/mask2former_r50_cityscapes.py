@@ -7,4 +7,5 @@ with read_base():
 
 from projects.freqfusion.pixel_decoder import FreqAwareMSDeformAttnPixelDecoder
 
-model["decode_head"]["pixel_decoder"].update(dict(type=FreqAwareMSDeformAttnPixelDecoder, compress_ratio=8))
+model.decode_head.pixel_decoder.type = FreqAwareMSDeformAttnPixelDecoder
+model.decode_head.pixel_decoder.compress_ratio = 8

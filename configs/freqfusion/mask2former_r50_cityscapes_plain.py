@@ -22,7 +22,8 @@ train_pipeline[3] = dict(
 train_pipeline[4].update(dict(crop_size=crop_size))
 train_dataloader["dataset"]["pipeline"] = train_pipeline
 train_dataloader["batch_size"] = 2
-model["data_preprocessor"].update(dict(size=crop_size))
-model["decode_head"].update(dict(num_classes=num_classes, loss_cls=dict(class_weight=[1.0] * num_classes + [0.1])))
-param_scheduler[0].update(dict(end=max_iters))
-train_cfg.update(dict(max_iters=max_iters))
+model.data_preprocessor.size = crop_size
+model.decode_head.num_classes = num_classes
+model.decode_head.loss_cls.class_weight = [1.0] * num_classes + [0.1]
+param_scheduler[0].end = max_iters
+train_cfg.max_iters = max_iters

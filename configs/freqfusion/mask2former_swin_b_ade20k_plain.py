@@ -24,7 +24,7 @@ train_dataloader["dataset"]["pipeline"] = train_pipeline
 train_dataloader["batch_size"] = 2
 val_dataloader["dataset"]["pipeline"] = test_pipeline
 test_dataloader = val_dataloader
-model["data_preprocessor"].update(dict(size=crop_size))
-model["backbone"] = swin
-model["decode_head"].update(dict(in_channels=[128, 256, 512, 1024]))
-optim_wrapper["paramwise_cfg"]["custom_keys"].update(swin_keys)
+model.data_preprocessor.size = crop_size
+model.backbone = swin
+model.decode_head.in_channels = [128, 256, 512, 1024]
+optim_wrapper.paramwise_cfg.custom_keys.update(swin_keys)

@@ -5,4 +5,5 @@ from mmengine.config import read_base
 with read_base():
     from .mask_rcnn_r50 import *
 
-model["backbone"].update(dict(depth=101, init_cfg=dict(checkpoint="data/pretrained/resnet101-63fe2227.pth")))
+model.backbone.depth = 101
+model.backbone.init_cfg.checkpoint = "data/pretrained/resnet101-63fe2227.pth"

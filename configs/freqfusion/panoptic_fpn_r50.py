@@ -3,19 +3,9 @@
 from mmengine.config import read_base
 
 with read_base():
+    from .._base_.freqfusion_fpn import *
     from .panoptic_fpn_r50_plain import *
 
-from projects.freqfusion.neck import FreqFusionFPN
-
-# The fifth level takes part in the top-down path, so images are padded to multiples of its stride.
-model["data_preprocessor"].update(dict(pad_size_divisor=64))
-model["neck"] = dict(
-    type=FreqFusionFPN,
-    in_channels=[256, 512, 1024, 2048],
-    out_channels=256,
-    num_outs=5,
-    compress_ratio=8,
-    feature_resample=True,
-    feature_resample_group=4,
-    feature_resample_norm=False,
-)
+model.data_preprocessor.pad_size_divisor = pad_size_divisor
+model.neck = freqfusion_fpn
+model.neck.feature_resample_norm = False

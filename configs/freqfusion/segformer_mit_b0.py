@@ -10,4 +10,5 @@ with read_base():
 
 from projects.freqfusion.head import SegformerHeadFreqAware
 
-model["decode_head"].update(dict(type=SegformerHeadFreqAware, compress_ratio=8))
+model.decode_head.type = SegformerHeadFreqAware
+model.decode_head.compress_ratio = 8

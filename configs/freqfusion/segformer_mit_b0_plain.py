@@ -7,7 +7,7 @@ with read_base():
 
 from mmseg.models import MixVisionTransformer, SegformerHead
 
-model["backbone"] = dict(
+model.backbone = dict(
     type=MixVisionTransformer,
     embed_dims=32,
     num_layers=[2, 2, 2, 2],
@@ -20,7 +20,7 @@ model["backbone"] = dict(
     drop_path_rate=0.1,
     init_cfg=dict(type="Pretrained", checkpoint="data/pretrained/mit_b0_20220624-7e0fe6dd.pth"),
 )
-model["decode_head"] = dict(
+model.decode_head = dict(
     type=SegformerHead,
     in_channels=[32, 64, 160, 256],
     in_index=[0, 1, 2, 3],

@@ -12,6 +12,8 @@ with read_base():
 
 from projects.freqfusion.head import LightHamHeadFreqAware
 
-model["data_preprocessor"].update(dict(size=crop_size))
-model["decode_head"].update(dict(type=LightHamHeadFreqAware, compress_ratio=4, num_classes=19))
-auto_scale_lr.update(dict(base_batch_size=8))
+model.data_preprocessor.size = crop_size
+model.decode_head.type = LightHamHeadFreqAware
+model.decode_head.compress_ratio = 4
+model.decode_head.num_classes = 19
+auto_scale_lr.base_batch_size = 8

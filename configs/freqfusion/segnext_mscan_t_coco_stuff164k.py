@@ -13,6 +13,9 @@ with read_base():
 from projects.freqfusion.head import LightHamHeadFreqAware
 
 max_iters = 80_000
-model["decode_head"].update(dict(type=LightHamHeadFreqAware, compress_ratio=4, num_classes=171))
-param_scheduler[1].update(dict(end=max_iters))
-train_cfg.update(dict(max_iters=max_iters, val_interval=8000))
+model.decode_head.type = LightHamHeadFreqAware
+model.decode_head.compress_ratio = 4
+model.decode_head.num_classes = 171
+param_scheduler[1].end = max_iters
+train_cfg.max_iters = max_iters
+train_cfg.val_interval = 8000

@@ -7,4 +7,5 @@ with read_base():
 
 from projects.freqfusion.head import UPerHeadFreqAware
 
-model["decode_head"].update(dict(type=UPerHeadFreqAware, compress_ratio=8))
+model.decode_head.type = UPerHeadFreqAware
+model.decode_head.compress_ratio = 8

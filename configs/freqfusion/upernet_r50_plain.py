@@ -9,7 +9,7 @@ from mmseg.models import FCNHead, ResNetV1c, UPerHead
 from torch.optim import SGD
 
 norm_cfg = dict(type="SyncBN")
-model["backbone"] = dict(
+model.backbone = dict(
     type=ResNetV1c,
     depth=50,
     num_stages=4,
@@ -22,7 +22,7 @@ model["backbone"] = dict(
     contract_dilation=True,
     init_cfg=dict(type="Pretrained", checkpoint="data/pretrained/resnet50_v1c-2cccc1ad.pth"),
 )
-model["decode_head"] = dict(
+model.decode_head = dict(
     type=UPerHead,
     in_channels=[256, 512, 1024, 2048],
     in_index=[0, 1, 2, 3],
@@ -34,7 +34,7 @@ model["decode_head"] = dict(
     align_corners=False,
     loss_decode=dict(type=CrossEntropyLoss, use_sigmoid=False, loss_weight=1.0),
 )
-model["auxiliary_head"] = dict(
+model.auxiliary_head = dict(
     type=FCNHead,
     in_channels=1024,
     in_index=2,

@@ -4,8 +4,6 @@ from mmengine.config import read_base
 
 with read_base():
     from ..rank_detr import *
+    from ._schedule_36e import *
 
-max_iters = 270_000
-param_scheduler[0].update(dict(end=max_iters, milestones=[225_000]))
-train_cfg.update(dict(max_iters=max_iters))
-model["criterion"]["matcher"].update(dict(change_iter=202_500))
+model.criterion.matcher.change_iter = change_iter

@@ -5,7 +5,7 @@ from mmengine.config import read_base
 with read_base():
     from ..rank_detr import *
 
-model["bbox_head"].update(dict(rank_adaptive_classhead=False))
-model["transformer"].update(dict(query_rank_layer=False))
-model["criterion"].update(dict(giou_aware_class_loss=False))
-model["criterion"]["matcher"].update(dict(change_iter=None))
+model.bbox_head.rank_adaptive_classhead = False
+model.transformer.query_rank_layer = False
+model.criterion.giou_aware_class_loss = False
+model.criterion.matcher.change_iter = None

@@ -5,4 +5,4 @@ from mmengine.config import read_base
 with read_base():
     from ..rank_detr import *
 
-model["criterion"].update(dict(giou_aware_class_loss=False))
+model.criterion.giou_aware_class_loss = False

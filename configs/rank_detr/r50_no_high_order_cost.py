@@ -5,4 +5,4 @@ from mmengine.config import read_base
 with read_base():
     from ..rank_detr import *
 
-model["criterion"]["matcher"].update(dict(change_iter=None))
+model.criterion.matcher.change_iter = None

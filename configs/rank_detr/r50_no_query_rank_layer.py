@@ -5,4 +5,4 @@ from mmengine.config import read_base
 with read_base():
     from ..rank_detr import *
 
-model["transformer"].update(dict(query_rank_layer=False))
+model.transformer.query_rank_layer = False

@@ -5,4 +5,4 @@ from mmengine.config import read_base
 with read_base():
     from ..rank_detr import *
 
-model["bbox_head"].update(dict(rank_adaptive_classhead=False))
+model.bbox_head.rank_adaptive_classhead = False

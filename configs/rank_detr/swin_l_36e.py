@@ -4,9 +4,7 @@ from mmengine.config import read_base
 
 with read_base():
     from .swin_l_12e import *
+    from ._schedule_36e import *
 
-max_iters = 270_000
-param_scheduler[0].update(dict(end=max_iters, milestones=[225_000]))
-train_cfg.update(dict(max_iters=max_iters))
-model["criterion"]["matcher"].update(dict(change_iter=202_500))
-model["backbone"].update(dict(drop_path_rate=0.5))
+model.criterion.matcher.change_iter = change_iter
+model.backbone.drop_path_rate = 0.5

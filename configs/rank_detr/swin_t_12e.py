@@ -7,7 +7,7 @@ with read_base():
 
 from mmdet.models import SwinTransformer
 
-model["backbone"] = dict(
+model.backbone = dict(
     type=SwinTransformer,
     pretrain_img_size=224,
     embed_dims=96,
@@ -22,5 +22,5 @@ model["backbone"] = dict(
     convert_weights=True,
     init_cfg=dict(type="Pretrained", checkpoint="data/pretrained/swin_tiny_patch4_window7_224.pth"),
 )
-model["neck"].update(dict(in_channels=[192, 384, 768]))
-model["transformer"].update(dict(checkpointing=True))
+model.neck.in_channels = [192, 384, 768]
+model.transformer.checkpointing = True
