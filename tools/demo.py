@@ -36,7 +36,6 @@ def main() -> None:
     pictures = args.work_dir / "predictions"
     root = f"{args.data}/"
     options = [f"{split}_dataloader.dataset.data_root={root}" for split in ("train", "val", "test")]
-    options += [f"{split}_evaluator.ann_file={root}annotations/instances_val.json" for split in ("val", "test")]
 
     step(1, "make the data", "make_demo_data.py", "shapes", "--out", args.data, "--num-train", NUM_TRAIN,
          "--num-val", NUM_VAL, "--overwrite")  # fmt: skip

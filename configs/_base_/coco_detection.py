@@ -4,14 +4,13 @@ Expected layout: ``data/coco/{train2017,val2017}/*.jpg`` and ``data/coco/annotat
 """
 
 from mmcv.transforms import LoadImageFromFile, RandomChoice, RandomChoiceResize
-from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomCrop, RandomFlip, Resize
-from mmdet.evaluation import CocoMetric
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
+from perception.datasets.coco import CocoObjects
 from perception.datasets.resumable import ResumableBatchSampler, SeedAugmentation
+from perception.evaluation.coco import CocoObjectsMetric
 
-dataset_type = CocoDataset
 data_root = "data/coco/"
 
 # (longest, shortest) edge limits; the crop branch first resizes without a limit on the longest edge.
@@ -58,7 +57,7 @@ train_dataloader = dict(
     sampler=dict(type=InfiniteSampler, shuffle=True),
     batch_sampler=dict(type=ResumableBatchSampler),
     dataset=dict(
-        type=CocoDataset,
+        type=CocoObjects,
         data_root=data_root,
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017/"),
@@ -73,7 +72,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type=DefaultSampler, shuffle=False),
     dataset=dict(
-        type=CocoDataset,
+        type=CocoObjects,
         data_root=data_root,
         ann_file="annotations/instances_val2017.json",
         data_prefix=dict(img="val2017/"),
@@ -83,10 +82,5 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 # AP50, AP75 and the AP by size count the best 100 detections, as pycocotools does by default.
-val_evaluator = dict(
-    type=CocoMetric,
-    ann_file=data_root + "annotations/instances_val2017.json",
-    metric="bbox",
-    proposal_nums=(1, 10, 100),
-)
+val_evaluator = dict(type=CocoObjectsMetric, metric="bbox", proposal_nums=(1, 10, 100))
 test_evaluator = val_evaluator

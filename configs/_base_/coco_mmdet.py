@@ -4,10 +4,12 @@ Expected layout: ``data/coco/{train2017,val2017}/*.jpg`` and ``data/coco/annotat
 """
 
 from mmcv.transforms import LoadImageFromFile
-from mmdet.datasets import AspectRatioBatchSampler, CocoDataset
+from mmdet.datasets import AspectRatioBatchSampler
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
-from mmdet.evaluation import CocoMetric
 from mmengine.dataset import DefaultSampler
+
+from perception.datasets.coco import CocoObjects
+from perception.evaluation.coco import CocoObjectsMetric
 
 data_root = "data/coco/"
 
@@ -32,7 +34,7 @@ train_dataloader = dict(
     sampler=dict(type=DefaultSampler, shuffle=True),
     batch_sampler=dict(type=AspectRatioBatchSampler),
     dataset=dict(
-        type=CocoDataset,
+        type=CocoObjects,
         data_root=data_root,
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017/"),
@@ -47,7 +49,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type=DefaultSampler, shuffle=False),
     dataset=dict(
-        type=CocoDataset,
+        type=CocoObjects,
         data_root=data_root,
         ann_file="annotations/instances_val2017.json",
         data_prefix=dict(img="val2017/"),
@@ -56,5 +58,5 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type=CocoMetric, ann_file=data_root + "annotations/instances_val2017.json", metric="bbox")
+val_evaluator = dict(type=CocoObjectsMetric, metric="bbox")
 test_evaluator = val_evaluator

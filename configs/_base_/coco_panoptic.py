@@ -9,9 +9,10 @@ from mmengine.config import read_base
 with read_base():
     from .coco_mmdet import *
 
-from mmdet.datasets import CocoPanopticDataset
 from mmdet.datasets.transforms import LoadPanopticAnnotations
-from mmdet.evaluation import CocoPanopticMetric
+
+from perception.datasets.coco import CocoSegments
+from perception.evaluation.coco import CocoSegmentsMetric
 
 load_labels = dict(type=LoadPanopticAnnotations)
 train_pipeline[1] = load_labels
@@ -22,7 +23,7 @@ for loader, split, pipeline in (
 ):
     loader["dataset"].update(
         dict(
-            type=CocoPanopticDataset,
+            type=CocoSegments,
             ann_file=f"annotations/panoptic_{split}.json",
             data_prefix=dict(img=f"{split}/", seg=f"annotations/panoptic_{split}/"),
             pipeline=pipeline,
@@ -30,9 +31,5 @@ for loader, split, pipeline in (
     )
 del loader, split, pipeline
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type=CocoPanopticMetric,
-    ann_file=data_root + "annotations/panoptic_val2017.json",
-    seg_prefix=data_root + "annotations/panoptic_val2017/",
-)
+val_evaluator = dict(type=CocoSegmentsMetric)
 test_evaluator = val_evaluator

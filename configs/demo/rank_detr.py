@@ -37,7 +37,6 @@ train_dataloader.update(
         batch_size=4,
         num_workers=1,
         dataset=dict(
-            type=CocoDataset,
             data_root=data_root,
             ann_file="annotations/instances_train.json",
             data_prefix=dict(img="images/train/"),
@@ -52,7 +51,6 @@ val_dataloader.update(
         batch_size=8,
         num_workers=1,
         dataset=dict(
-            type=CocoDataset,
             data_root=data_root,
             ann_file="annotations/instances_val.json",
             data_prefix=dict(img="images/val/"),
@@ -63,8 +61,6 @@ val_dataloader.update(
     )
 )
 test_dataloader = val_dataloader
-val_evaluator.update(dict(ann_file=data_root + "annotations/instances_val.json"))
-test_evaluator = val_evaluator
 
 model.update(
     dict(

@@ -11,6 +11,8 @@ from mmdet.evaluation import INSTANCE_OFFSET, CocoPanopticMetric
 from PIL import Image
 from torchmetrics.functional.detection import panoptic_quality
 
+from perception.datasets.coco import CocoSegments
+from perception.evaluation.coco import CocoSegmentsMetric
 from perception.evaluation.panoptic_quality import PQStat, id2rgb, rgb2id
 
 pytestmark = pytest.mark.skipif(
@@ -117,3 +119,36 @@ def test_annotations_are_loaded(tmp_path):
     assert results["gt_seg_map"][3, 2] == 1
     assert results["gt_seg_map"][7, 0] == 2
     assert results["gt_masks"].masks.sum() == 9
+
+
+def test_the_order_of_categories_changes_nothing(tmp_path):
+    """Annotations and label maps are those of the data set, named as the file names them, with qualities by class."""
+    codes = np.zeros((20, 30), int)
+    codes[:6, :9], codes[10:] = 1, 2
+    found = np.select([codes == 0, codes == 1, codes == 2], [1 + INSTANCE_OFFSET, 2 * INSTANCE_OFFSET, 2])
+    found[:6, :4] = 1 + INSTANCE_OFFSET
+    (tmp_path / "maps").mkdir()
+    Image.fromarray(id2rgb(codes + 5)).save(tmp_path / "maps" / "truth_0.png")
+    infos = [
+        {"id": code, "category_id": category, "bbox": [0, 0, 9, 9], "area": area}
+        for code, category, area in ((5, 7, 246), (6, 3, 54), (7, 9, 300))
+    ]
+    content = {
+        "images": [{"id": 4, "file_name": "0.jpeg", "height": 20, "width": 30}],
+        "annotations": [{"image_id": 4, "file_name": "truth_0.png", "segments_info": infos}],
+    }
+    scores = []
+    for order in (CATEGORIES, CATEGORIES[::-1]):
+        file = tmp_path / "truth.json"
+        file.write_text(json.dumps({**content, "categories": order}))
+        prefix = dict(img="", seg=str(tmp_path / "maps"))
+        dataset = CocoSegments(ann_file=str(file), data_prefix=prefix, metainfo=META, test_mode=True)
+        metric = CocoSegmentsMetric(classwise=True)
+        metric.dataset_meta = dataset.metainfo
+        sample = {"img_id": 4, "img_path": "0.jpeg", "ori_shape": (20, 30)}
+        metric.process({}, [{**sample, "pred_panoptic_seg": {"sem_seg": torch.from_numpy(found.copy())[None]}}])
+        scores.append(metric.evaluate(1))
+        assert list(metric.categories.values())[2] == {"id": 9, "name": "water", "isthing": 0}
+    plane, ship = 246 / 270, 30 / 54
+    assert scores[0] == scores[1]
+    assert scores[0]["coco_panoptic/PQ"] == pytest.approx(100 * (plane + ship + 1) / 3)

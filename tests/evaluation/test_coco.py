@@ -1,0 +1,146 @@
+"""COCO's metrics evaluate with the annotations of the tested data, whatever the order of their categories."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.evaluation import CocoMetric
+from pycocotools import mask as rle
+
+from perception.datasets.coco_file import read_coco
+from perception.engine.errors import UserError
+from perception.evaluation.coco import CocoObjectsMetric
+from tests.datasets.coco_sets import CLASSES, write
+from tests.datasets.test_coco import load, renumber, reorder
+
+
+def predictions(file, classes=CLASSES):
+    """The truth with its labels by class, cats shifted a little and one bird missed."""
+    data = read_coco(file)
+    names = {entry["id"]: entry["name"] for entry in data["categories"]}
+    for image in data["images"]:
+        truths = [entry for entry in data["annotations"] if entry["image_id"] == image["id"]]
+        truths = [entry for entry in truths if names[entry["category_id"]] != "bird"]
+        boxes = np.array([entry["bbox"] for entry in truths], float)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes[:, 0] += [1.5 * (names[entry["category_id"]] == "cat") for entry in truths]
+        masks = [_mask(box, image) for box in boxes]
+        yield {
+            "img_id": image["id"],
+            "img_path": str(Path("images", image["file_name"])),
+            "ori_shape": (image["height"], image["width"]),
+            "pred_instances": {
+                "bboxes": torch.tensor(boxes, dtype=torch.float32),
+                "scores": torch.linspace(0.9, 0.5, len(truths)),
+                "labels": torch.tensor([classes.index(names[entry["category_id"]]) for entry in truths]),
+                "masks": masks,
+            },
+        }
+
+
+def _mask(box, image):
+    x1, y1, x2, y2 = box.round().astype(int)
+    mask = np.zeros((image["height"], image["width"]), np.uint8, order="F")
+    mask[y1:y2, x1:x2] = 1
+    return rle.encode(mask)
+
+
+def evaluate(file, classes=CLASSES, metric="bbox", metainfo=None, samples=None, **kwargs):
+    measure = CocoObjectsMetric(metric=metric, classwise=True, **kwargs)
+    measure.dataset_meta = metainfo or load(file, classes, test_mode=True).metainfo
+    samples = list(predictions(file, classes)) if samples is None else samples
+    measure.process({}, samples)
+    return measure.evaluate(len(samples))
+
+
+@pytest.mark.parametrize("metric", ["bbox", "segm"])
+def test_equal_to_the_stock_metric_in_the_order_of_the_file(tmp_path, metric):
+    file = write(tmp_path)
+    stock = CocoMetric(ann_file=str(file), metric=metric, classwise=True)
+    stock.dataset_meta = dict(classes=CLASSES)
+    stock.process({}, list(predictions(file)))
+    expected = stock.evaluate(4)
+    assert 0.3 < expected[f"coco/{metric}_mAP"] < 0.7
+    assert evaluate(file, metric=metric) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("change", [reorder, renumber])
+@pytest.mark.parametrize("classes", [CLASSES, ("bird", "dog", "cat")])
+def test_order_changes_nothing(tmp_path, change, classes):
+    expected = evaluate(write(tmp_path / "plain"))
+    found = evaluate(write(tmp_path, change), classes)
+    assert found == pytest.approx(expected)
+    assert found["coco/dog_precision"] == 1
+    assert found["coco/bird_precision"] == 0
+    assert 0.2 < found["coco/cat_precision"] < 0.9
+
+
+def test_annotations_are_those_of_the_tested_data(tmp_path):
+    file, other = write(tmp_path / "own"), write(tmp_path / "other", reorder, num_images=3)
+    metainfo = load(file, test_mode=True).metainfo
+    with pytest.raises(UserError, match=r"has no image of this id; leave out ann_file"):
+        evaluate(file, metainfo=metainfo, ann_file=str(other))
+
+    def rename(data):
+        for image in data["images"]:
+            image["file_name"] = f"other_{image['file_name']}"
+
+    renamed = write(tmp_path / "renamed", rename)
+    with pytest.raises(UserError, match=r"has 'other_1\.png' under this id"):
+        evaluate(file, metainfo=metainfo, ann_file=str(renamed))
+    with pytest.raises(UserError, match="the evaluator has no annotations"):
+        evaluate(file, metainfo=dict(classes=CLASSES))
+
+
+def test_a_part_of_the_images(tmp_path):
+    file = write(tmp_path)
+    whole = evaluate(file)
+    part = evaluate(file, samples=list(predictions(file))[1:])
+    assert "coco/bird_precision" in part
+    assert np.isnan(part["coco/bird_precision"])
+    assert part["coco/bbox_mAP"] > whole["coco/bbox_mAP"]
+
+
+def test_written_results_have_the_ids_of_the_file(tmp_path):
+    file = write(tmp_path, renumber)
+    scores = evaluate(file, outfile_prefix=str(tmp_path / "out"))
+    assert scores == pytest.approx(evaluate(file))
+    found = json.loads((tmp_path / "out.bbox.json").read_text())
+    assert {entry["category_id"] for entry in found} == {90, 0}
+    assert evaluate(file, outfile_prefix=str(tmp_path / "only"), format_only=True) == {}
+    assert json.loads((tmp_path / "only.bbox.json").read_text()) == found
+
+
+def test_ids_that_pycocotools_misreads(tmp_path):
+    """Annotation id 0 means unmatched there, and an id that comes twice loses an object."""
+
+    def change(data):
+        for number, entry in enumerate(data["annotations"]):
+            entry["id"] = number // 2
+
+    assert evaluate(write(tmp_path / "twice", change)) == pytest.approx(evaluate(write(tmp_path)))
+
+
+def test_masks_without_segmentation(tmp_path):
+    def change(data):
+        data["annotations"][2]["segmentation"] = []
+
+    file = write(tmp_path, change)
+    assert "coco/bbox_mAP" in evaluate(file)
+    with pytest.raises(UserError, match=r"1 of 7 objects .* have no segmentation \(number 3"):
+        evaluate(file, metric=["bbox", "segm"])
+
+
+def test_subset_of_classes(tmp_path):
+    file = write(tmp_path)
+    metainfo = load(file, ("dog",), subset=True, test_mode=True).metainfo
+    assert evaluate(file, metainfo=metainfo, samples=list(_dogs(file)))["coco/bbox_mAP"] == 1
+
+
+def _dogs(file):
+    for sample in predictions(file):
+        kept = sample["pred_instances"]["labels"] == 1
+        found = {key: sample["pred_instances"][key][kept] for key in ("bboxes", "scores", "labels")}
+        yield {**sample, "pred_instances": {**found, "labels": found["labels"] * 0}}
