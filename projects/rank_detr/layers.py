@@ -67,7 +67,7 @@ class EncoderLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(2))
 
     def forward(
-        self, x: Tensor, position: Tensor, reference_points: Tensor, spatial_shapes: Tensor, mask: Tensor | None
+        self, x: Tensor, position: Tensor, reference_points: Tensor, spatial_shapes: Tensor, mask: Tensor
     ) -> Tensor:
         x = self.norms[0](self.self_attn(x, position, x, reference_points, spatial_shapes, mask))
         return self.norms[1](self.ffn(x))
@@ -92,7 +92,7 @@ class DecoderLayer(nn.Module):
         reference_points: Tensor,
         memory: Tensor,
         spatial_shapes: Tensor,
-        memory_mask: Tensor | None,
+        memory_mask: Tensor,
         attn_mask: Tensor | None,
     ) -> Tensor:
         x = self.norms[0](self.self_attn(x, query_pos, attn_mask))

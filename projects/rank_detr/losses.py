@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -36,6 +37,56 @@ def giou_aware_classification_loss(
     target = one_hot * quality
     weight = one_hot * alpha * (target - prob).abs() ** gamma + (1 - one_hot) * (1 - alpha) * prob**gamma
     return (weight * F.binary_cross_entropy_with_logits(logits, target, reduction="none")).sum()
+
+
+@dataclass
+class MatchedPairs:
+    """The n pairs of query and target that the matcher found in a batch.
+
+    Attributes:
+        image: (n,) int64.
+        query: (n,) int64, the query within its image.
+        labels: (n,) int64, class of the target.
+        boxes: (n, 4) predicted, cx, cy, w, h.
+        wanted: (n, 4) box of the target.
+        giou: (n,) of the two.
+    """
+
+    image: Tensor
+    query: Tensor
+    labels: Tensor
+    boxes: Tensor
+    wanted: Tensor
+    giou: Tensor
+
+    @classmethod
+    def gather(cls, boxes: Tensor, targets: Sequence[Target], matches: Matches) -> MatchedPairs:
+        """Looks up what each pair refers to.
+
+        Args:
+            boxes: (B, Q, 4) predictions.
+            targets: B images.
+            matches: for each image the indices of queries and of targets.
+        """
+        image = torch.cat([torch.full_like(query, b) for b, (query, _) in enumerate(matches)])
+        query = torch.cat([query for query, _ in matches])
+        labels = torch.cat([t["labels"][index] for t, (_, index) in zip(targets, matches)])
+        # Gathered through each image's own indices: the released code's running offset goes wrong once an image has
+        # more targets than queries.
+        wanted = torch.cat([t["boxes"][index] for t, (_, index) in zip(targets, matches)]).float()
+        matched = boxes[image, query]
+        return cls(image, query, labels, matched, wanted, iou_and_giou(matched, wanted)[1])
+
+    def one_hot(self, logits: Tensor) -> Tensor:
+        """Zeros of the shape of ``logits`` (B, Q, K), 1 at the class of each matched query."""
+        encoded = torch.zeros_like(logits)
+        encoded[self.image, self.query, self.labels] = 1.0
+        return encoded
+
+
+def box_losses(pairs: MatchedPairs) -> dict[str, Tensor]:
+    """Sums over the pairs of the L1 distance and of 1 - GIoU."""
+    return dict(loss_bbox=(pairs.boxes - pairs.wanted).abs().sum(), loss_giou=(1 - pairs.giou).sum())
 
 
 class RankDetrCriterion(nn.Module):
@@ -106,13 +157,14 @@ class RankDetrCriterion(nn.Module):
         """
         logits, boxes = logits.float(), boxes.float()
         matches, num_boxes = self.matcher(logits, boxes, targets), self._num_boxes(targets)
-        giou_aware = self.giou_aware_class_loss and self.training
+        class_loss = self._giou_aware_loss if self.giou_aware_class_loss and self.training else self._focal_loss
         losses: dict[str, Tensor] = {}
         last = len(logits) - 1
         for layer in (last, *range(last)):
             suffix = "" if layer == last else f"_{layer}"
-            terms = self._losses(logits[layer], boxes[layer], targets, matches[layer], num_boxes, giou_aware)
-            losses.update({f"{name}{suffix}": value for name, value in terms.items()})
+            pairs = MatchedPairs.gather(boxes[layer], targets, matches[layer])
+            terms = dict(loss_class=class_loss(logits[layer], pairs), **box_losses(pairs))
+            losses.update({f"{name}{suffix}": value / num_boxes for name, value in terms.items()})
         return losses
 
     def encoder_losses(self, logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -126,40 +178,20 @@ class RankDetrCriterion(nn.Module):
         logits, boxes = logits.float(), boxes.float()
         class_agnostic = [Target(labels=torch.zeros_like(t["labels"]), boxes=t["boxes"]) for t in targets]
         matches = self.matcher(logits[None], boxes[None], class_agnostic)[0]
-        terms = self._losses(logits, boxes, class_agnostic, matches, self._num_boxes(targets), giou_aware=False)
-        return {f"{name}_enc": value for name, value in terms.items()}
+        pairs = MatchedPairs.gather(boxes, class_agnostic, matches)
+        terms = dict(loss_class=self._focal_loss(logits, pairs), **box_losses(pairs))
+        num_boxes = self._num_boxes(targets)
+        return {f"{name}_enc": value / num_boxes for name, value in terms.items()}
 
-    def _losses(
-        self,
-        logits: Tensor,
-        boxes: Tensor,
-        targets: Sequence[Target],
-        matches: Matches,
-        num_boxes: Tensor,
-        giou_aware: bool,
-    ) -> dict[str, Tensor]:
-        image = torch.cat([torch.full_like(query, b) for b, (query, _) in enumerate(matches)])
-        query = torch.cat([query for query, _ in matches])
-        labels = torch.cat([t["labels"][index] for t, (_, index) in zip(targets, matches)])
-        # Gathered through each image's own indices: the released code's running offset goes wrong once an image has
-        # more targets than queries.
-        wanted = torch.cat([t["boxes"][index] for t, (_, index) in zip(targets, matches)]).float()
-        matched = boxes[image, query]
-        giou = iou_and_giou(matched, wanted)[1]
+    def _focal_loss(self, logits: Tensor, pairs: MatchedPairs) -> Tensor:
+        """Sum over (B, Q, K)."""
+        return sigmoid_focal_loss(logits, pairs.one_hot(logits), self.alpha, self.gamma, reduction="sum")
 
-        one_hot = torch.zeros_like(logits)
-        one_hot[image, query, labels] = 1.0
-        if giou_aware:
-            quality = logits.new_zeros(*logits.shape[:2], 1)
-            quality[image, query, 0] = (giou.detach() + 1) / 2
-            loss_class = giou_aware_classification_loss(logits, one_hot, quality, self.alpha, self.gamma)
-        else:
-            loss_class = sigmoid_focal_loss(logits, one_hot, self.alpha, self.gamma, reduction="sum")
-        return dict(
-            loss_class=loss_class / num_boxes,
-            loss_bbox=(matched - wanted).abs().sum() / num_boxes,
-            loss_giou=(1 - giou).sum() / num_boxes,
-        )
+    def _giou_aware_loss(self, logits: Tensor, pairs: MatchedPairs) -> Tensor:
+        """Sum over (B, Q, K)."""
+        quality = logits.new_zeros(*logits.shape[:2], 1)
+        quality[pairs.image, pairs.query, 0] = (pairs.giou.detach() + 1) / 2
+        return giou_aware_classification_loss(logits, pairs.one_hot(logits), quality, self.alpha, self.gamma)
 
     @staticmethod
     def _num_boxes(targets: Sequence[Target]) -> Tensor:

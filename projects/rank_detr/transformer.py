@@ -1,7 +1,8 @@
-"""The Rank-DETR transformer: deformable encoder, two-stage proposals, decoder with query rank layers.
+"""The Rank-DETR transformer: deformable encoder, two-stage query selection, decoder with query rank layers.
 
-Plain torch. Boxes are cx, cy, w, h relative to the un-padded image. Source: arXiv 2310.08854, section 3; the hybrid
-one-to-many branch is H-Deformable-DETR's (arXiv 2207.13080).
+Plain torch. Boxes are cx, cy, w, h relative to the un-padded image. Notation: B batch, S tokens over all levels, Q
+queries, C channels, V levels, L decoder layers, K classes. Source: arXiv 2310.08854, section 3; the hybrid one-to-many
+branch is H-Deformable-DETR's (arXiv 2207.13080).
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from perception.layers.deformable_attention import MultiScaleDeformableAttention
 from perception.layers.inverse_sigmoid import inverse_sigmoid
-from perception.layers.position_encoding import sine_position_encoding
 
 from .head import RankDetrHead
 from .layers import DecoderLayer, EncoderLayer, proposal_position_embedding
+from .levels import FlatLevels, encoder_proposals, encoder_reference_points, flatten_levels
 
 # Of the logits of references, in the whole system; the 1e-5 that other DETRs use breaks published weights.
 REFERENCE_EPS = 1e-3
@@ -28,14 +29,11 @@ class RankDetrOutput:
     """Predictions of every decoder layer and of the encoder.
 
     Attributes:
-        logits: (L, B, Q, K) class logits, rank bias included.
-        boxes: (L, B, Q, 4) in (0, 1).
+        logits: (L, B, Q, K) class logits, rank bias included. With a rank design on, row r of a layer is the query that
+            the layer before ranked r-th of its group.
+        boxes: (L, B, Q, 4) in (0, 1), of the same queries.
         enc_logits: (B, S, K); channel 0 is the objectness of a token.
         enc_boxes: (B, S, 4).
-        states: (L, B, Q, C), row i as layer l saw it.
-        references: L + 1 tensors (B, Q, 4): the initial reference, then each layer's (sorted by that layer's scores
-            when a rank design is on).
-        rank_indices: L tensors (B, Q), the order that each layer's scores gave; empty without rank designs.
         group_sizes: queries of each group: one-to-one, and in training one-to-many.
     """
 
@@ -43,10 +41,39 @@ class RankDetrOutput:
     boxes: Tensor
     enc_logits: Tensor
     enc_boxes: Tensor
-    states: Tensor
-    references: list[Tensor]
-    rank_indices: list[Tensor]
     group_sizes: tuple[int, ...]
+
+
+@dataclass
+class QuerySelection:
+    """The best tokens of the encoder as queries of the decoder, and what the encoder predicts for all tokens.
+
+    Attributes:
+        content: (B, Q, C).
+        position: (B, Q, C).
+        reference: (B, Q, 4) initial boxes in (0, 1), best first, without gradient.
+        enc_logits: (B, S, K).
+        enc_boxes: (B, S, 4) in (0, 1).
+    """
+
+    content: Tensor
+    position: Tensor
+    reference: Tensor
+    enc_logits: Tensor
+    enc_boxes: Tensor
+
+
+@dataclass
+class DecoderOutput:
+    """Predictions of every decoder layer, see :class:`RankDetrOutput`.
+
+    Attributes:
+        logits: (L, B, Q, K).
+        boxes: (L, B, Q, 4).
+    """
+
+    logits: Tensor
+    boxes: Tensor
 
 
 class DeformableEncoder(nn.Module):
@@ -57,12 +84,14 @@ class DeformableEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(**layer) for _ in range(num_layers))
         self.checkpointing = checkpointing
 
-    def forward(
-        self, x: Tensor, position: Tensor, spatial_shapes: Tensor, valid_ratios: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        reference_points = encoder_reference_points(spatial_shapes, valid_ratios)
+    def forward(self, levels: FlatLevels) -> Tensor:
+        """(B, S, C): the tokens after all layers."""
+        reference_points = encoder_reference_points(levels.spatial_shapes, levels.valid_ratios)
+        x = levels.tokens
         for layer in self.layers:
-            x = _run(layer, self.checkpointing, x, position, reference_points, spatial_shapes, mask)
+            x = _run(
+                layer, self.checkpointing, x, levels.position, reference_points, levels.spatial_shapes, levels.mask
+            )
         return x
 
 
@@ -101,55 +130,56 @@ class RankDetrDecoder(nn.Module):
 
     def forward(
         self,
-        content: Tensor,
-        query_pos: Tensor,
-        reference: Tensor,
+        queries: QuerySelection,
         memory: Tensor,
-        spatial_shapes: Tensor,
-        valid_ratios: Tensor,
-        memory_mask: Tensor | None,
+        levels: FlatLevels,
         head: RankDetrHead,
         group_sizes: tuple[int, ...],
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    ) -> DecoderOutput:
         """Runs all layers.
 
-        Returns:
-            Per layer: states (B, Q, C), logits (B, Q, K), boxes (B, Q, 4), references for the next layer (B, Q, 4), and
-            (with a rank design) the sorting indices (B, Q).
+        Args:
+            queries: what the first layer starts from.
+            memory: (B, S, C) encoder output.
+            levels: its layout and padding.
+            head: prediction branches, which also refine references and rank queries.
+            group_sizes: queries of each group; groups neither see each other nor are sorted together.
         """
         sort_queries = self.query_rank_layer or head.rank_adaptive
-        attn_mask = group_attention_mask(group_sizes, content.device)
-        ratios = torch.cat([valid_ratios, valid_ratios], -1)[:, None]  # B, 1, V, 4
-        states, logits, boxes, references, rank_indices = [], [], [], [], []
-        x, reference_with_grad = content, reference
+        x, query_pos, reference = queries.content, queries.position, queries.reference
+        attn_mask = group_attention_mask(group_sizes, x.device)
+        ratios = torch.cat([levels.valid_ratios, levels.valid_ratios], -1)[:, None]  # B, 1, V, 4
+        logits, boxes = [], []
+        reference_with_grad = reference
         for i, layer in enumerate(self.layers):
-            if i and sort_queries:
-                x, query_pos = _gather(x, rank_indices[-1]), _gather(query_pos, rank_indices[-1])
             if i and self.query_rank_layer:
                 x = self._fuse_rank(i - 1, x)
             x = _run(
-                layer, self.checkpointing, x, query_pos, reference[:, :, None] * ratios, memory, spatial_shapes,
-                memory_mask, attn_mask,
+                layer, self.checkpointing, x, query_pos, reference[:, :, None] * ratios, memory, levels.spatial_shapes,
+                levels.mask, attn_mask,
             )  # fmt: skip
             delta = head.reg_branches[i](x).float()
             scores = head.cls_branches[i](x)
-            states.append(x)
             logits.append(head.add_rank_bias(i, scores))
             boxes.append((delta + inverse_sigmoid(reference_with_grad, REFERENCE_EPS)).sigmoid())
+            if i + 1 == len(self.layers):
+                break
 
-            new_reference = (delta + inverse_sigmoid(reference, REFERENCE_EPS)).sigmoid()
+            refined = (delta + inverse_sigmoid(reference, REFERENCE_EPS)).sigmoid()
             if sort_queries:
                 # The bias of the rank-adaptive head is left out here: published weights were trained so.
                 order = rank_within_groups(scores.detach().amax(-1), group_sizes)
-                rank_indices.append(order)
-                new_reference = _gather(new_reference, order)
-            reference = new_reference.detach()
-            reference_with_grad = new_reference if self.look_forward_twice else reference
-            references.append(reference_with_grad)
-        return states, logits, boxes, references, rank_indices
+                x, query_pos, refined = (_gather(part, order) for part in (x, query_pos, refined))
+            reference = refined.detach()
+            reference_with_grad = refined if self.look_forward_twice else reference
+        return DecoderOutput(torch.stack(logits), torch.stack(boxes))
 
     def _fuse_rank(self, index: int, x: Tensor) -> Tensor:
-        """Linear over [content, rank-aware content]; the table's half is the same for the whole batch."""
+        """Content (B, Q, C), sorted, with the rank-aware content of each place (section 3.3).
+
+        ``post_racq_trans([x, pre_racq_trans(rank_aware_content_query)])``, where [,] joins channels. The linear map is
+        applied to its halves apart, since the second is the same for the whole batch.
+        """
         channels = x.shape[-1]
         fuse = self.post_racq_trans[index]
         rank_content = self.pre_racq_trans[index](self.rank_aware_content_query[index].weight[: x.shape[1]])
@@ -235,39 +265,12 @@ class RankDetrTransformer(nn.Module):
         Returns:
             Predictions over one-to-one queries, followed in training mode by the one-to-many queries.
         """
-        tokens, position, mask, spatial_shapes, valid_ratios = self.flatten_levels(feats, masks)
-        memory = self.encoder(tokens, position, spatial_shapes, valid_ratios, mask)
-
-        candidates, proposal_logits = encoder_proposals(memory, mask, spatial_shapes)
-        candidates = self.memory_trans_norm(self.memory_trans_fc(candidates))
-        last = head.num_layers
-        enc_logits = head.cls_branches[last](candidates)
-        enc_box_logits = head.reg_branches[last](candidates).float() + proposal_logits
-
+        levels = flatten_levels(feats, masks, self.level_embed)
+        memory = self.encoder(levels)
         group_sizes = self.group_sizes(memory.shape[1])
-        num_queries = sum(group_sizes)
-        # topk sorts: row i is the proposal of rank i, and the one-to-one group takes the best.
-        chosen = enc_logits[..., 0].topk(num_queries, dim=1).indices
-        box_logits = _gather(enc_box_logits, chosen).detach()
-        embedded = proposal_position_embedding(box_logits, self.embed_dims // 2).to(memory.dtype)
-        query_pos, content = self.pos_trans_norm(self.pos_trans_fc(embedded)).split(self.embed_dims, -1)
-        if self.query_embedding is not None:
-            content = self.query_embedding.weight[:num_queries].expand(memory.shape[0], -1, -1)
-
-        initial = box_logits.sigmoid()
-        states, logits, boxes, references, rank_indices = self.decoder(
-            content, query_pos, initial, memory, spatial_shapes, valid_ratios, mask, head, group_sizes
-        )
-        return RankDetrOutput(
-            logits=torch.stack(logits),
-            boxes=torch.stack(boxes),
-            enc_logits=enc_logits,
-            enc_boxes=enc_box_logits.sigmoid(),
-            states=torch.stack(states),
-            references=[initial, *references],
-            rank_indices=rank_indices,
-            group_sizes=group_sizes,
-        )
+        queries = self.select_queries(memory, levels, head, sum(group_sizes))
+        decoded = self.decoder(queries, memory, levels, head, group_sizes)
+        return RankDetrOutput(decoded.logits, decoded.boxes, queries.enc_logits, queries.enc_boxes, group_sizes)
 
     def group_sizes(self, num_tokens: int) -> tuple[int, ...]:
         """Queries per group, never more than there are tokens to propose them (tiny images have fewer)."""
@@ -276,95 +279,30 @@ class RankDetrTransformer(nn.Module):
             return (one2one,)
         return one2one, min(self.num_queries_one2many, num_tokens - one2one)
 
-    def flatten_levels(
-        self, feats: list[Tensor], masks: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
-        """Concatenates the levels.
+    def select_queries(
+        self, memory: Tensor, levels: FlatLevels, head: RankDetrHead, num_queries: int
+    ) -> QuerySelection:
+        """Predicts a box and an objectness for every token, and makes queries of the best ("two-stage").
 
-        Returns:
-            tokens (B, S, C), position (B, S, C), mask (B, S) bool or None when nothing is padded,
-            spatial shapes (V, 2) int64, valid ratios (B, V, 2) as x, y.
+        Args:
+            memory: (B, S, C) encoder output.
+            levels: its layout and padding.
+            head: prediction branches, of which the last is the encoder's.
+            num_queries: Q, at most S.
         """
-        tokens = torch.cat([feat.flatten(2).transpose(1, 2) for feat in feats], 1)
-        position = torch.cat(
-            [
-                sine_position_encoding(mask, self.embed_dims // 2).flatten(2).transpose(1, 2).to(tokens.dtype) + embed
-                for mask, embed in zip(masks, self.level_embed)
-            ],
-            1,
-        )
-        # Kept on the CPU: sizes are read by Python, and a device tensor would stall it.
-        spatial_shapes = torch.tensor([feat.shape[-2:] for feat in feats], dtype=torch.int64)
-        valid_ratios = torch.stack([valid_ratio(mask) for mask in masks], 1)
-        mask = torch.cat([mask.flatten(1) for mask in masks], 1)
-        return tokens, position, mask, spatial_shapes, valid_ratios
+        candidates, proposal_logits = encoder_proposals(memory, levels.mask, levels.spatial_shapes)
+        candidates = self.memory_trans_norm(self.memory_trans_fc(candidates))
+        enc_logits = head.cls_branches[head.num_layers](candidates)
+        enc_box_logits = head.reg_branches[head.num_layers](candidates).float() + proposal_logits
 
-
-def valid_ratio(mask: Tensor) -> Tensor:
-    """Share of each axis that is not padding: mask (B, H, W) bool -> (B, 2) as x, y."""
-    height, width = mask.shape[1:]
-    valid_h = (~mask[:, :, 0]).sum(1).float() / height
-    valid_w = (~mask[:, 0, :]).sum(1).float() / width
-    return torch.stack([valid_w, valid_h], -1)
-
-
-def _pixel_centres(height: int, width: int, device: torch.device) -> Tensor:
-    """(height * width, 2) centres x, y in tokens."""
-    y, x = torch.meshgrid(
-        torch.arange(height, dtype=torch.float32, device=device) + 0.5,
-        torch.arange(width, dtype=torch.float32, device=device) + 0.5,
-        indexing="ij",
-    )
-    return torch.stack([x, y], -1).flatten(0, 1)
-
-
-def encoder_reference_points(spatial_shapes: Tensor, valid_ratios: Tensor) -> Tensor:
-    """Pixel centres of every token, expressed in every level.
-
-    Args:
-        spatial_shapes: (V, 2) height, width.
-        valid_ratios: (B, V, 2) x, y.
-
-    Returns:
-        (B, S, V, 2).
-    """
-    centres = []
-    for level, (height, width) in enumerate(spatial_shapes.tolist()):
-        size = torch.tensor([width, height], device=valid_ratios.device)
-        centre = _pixel_centres(height, width, valid_ratios.device)
-        centres.append(centre[None] / (valid_ratios[:, None, level] * size))
-    return torch.cat(centres, 1)[:, :, None] * valid_ratios[:, None]
-
-
-def encoder_proposals(memory: Tensor, mask: Tensor, spatial_shapes: Tensor) -> tuple[Tensor, Tensor]:
-    """One proposal per token, centred on it, 5 % of the image wide on the finest level and doubling per level.
-
-    Args:
-        memory: (B, S, C) encoder output.
-        mask: (B, S) bool, True where the token is padding.
-        spatial_shapes: (V, 2) height, width.
-
-    Returns:
-        memory with unusable tokens set to zero (B, S, C), proposal logits cx, cy, w, h (B, S, 4). A token is unusable
-        when it is padding or a coordinate of its proposal leaves (0.01, 0.99); its logits are +inf.
-    """
-    proposals = []
-    for level, (level_mask, (height, width)) in enumerate(_split_levels(mask, spatial_shapes)):
-        level_mask = level_mask.view(-1, height, width)
-        valid = torch.stack([(~level_mask[:, 0, :]).sum(1), (~level_mask[:, :, 0]).sum(1)], -1)  # B, 2 as w, h
-        centre = _pixel_centres(height, width, memory.device)[None] / valid[:, None]
-        size = torch.full_like(centre, 0.05 * 2.0**level)
-        proposals.append(torch.cat([centre, size], -1))
-    proposals = torch.cat(proposals, 1)
-    unusable = ~((proposals > 0.01) & (proposals < 0.99)).all(-1, keepdim=True) | mask[..., None]
-    logits = torch.log(proposals / (1 - proposals)).masked_fill(unusable, torch.inf)
-    return memory.masked_fill(unusable, 0.0), logits
-
-
-def _split_levels(flat: Tensor, spatial_shapes: Tensor) -> list[tuple[Tensor, tuple[int, int]]]:
-    """(B, S) -> per level its (B, H * W) part and (H, W)."""
-    shapes = [tuple(shape) for shape in spatial_shapes.tolist()]
-    return list(zip(flat.split([h * w for h, w in shapes], 1), shapes))
+        # topk sorts: row i is the proposal of rank i, and the one-to-one group takes the best.
+        chosen = enc_logits[..., 0].topk(num_queries, dim=1).indices
+        box_logits = _gather(enc_box_logits, chosen).detach()
+        embedded = proposal_position_embedding(box_logits, self.embed_dims // 2).to(memory.dtype)
+        position, content = self.pos_trans_norm(self.pos_trans_fc(embedded)).split(self.embed_dims, -1)
+        if self.query_embedding is not None:
+            content = self.query_embedding.weight[:num_queries].expand(memory.shape[0], -1, -1)
+        return QuerySelection(content, position, box_logits.sigmoid(), enc_logits, enc_box_logits.sigmoid())
 
 
 def rank_within_groups(scores: Tensor, group_sizes: tuple[int, ...]) -> Tensor:

@@ -8,9 +8,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from projects.rank_detr.layers import proposal_position_embedding
+from projects.rank_detr.levels import encoder_proposals, encoder_reference_points, valid_ratio
 from projects.rank_detr.losses import RankDetrCriterion
 from projects.rank_detr.matching import RankDetrMatcher, iou_and_giou
-from projects.rank_detr.transformer import encoder_proposals, encoder_reference_points, valid_ratio
 
 FOLDER = Path(__file__).parents[2] / "data" / "reference" / "rank_detr"
 

@@ -1,5 +1,6 @@
 """Invariants of the Rank-DETR transformer and heads."""
 
+import itertools
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from perception.layers.inverse_sigmoid import inverse_sigmoid
 from projects.rank_detr.head import RankDetrHead
 from projects.rank_detr.transformer import REFERENCE_EPS, RankDetrTransformer, group_attention_mask
 
-from .tiny import CHANNELS, CLASSES, LAYERS, ONE2MANY, ONE2ONE, TinyRankDetr, features
+from .tiny import CHANNELS, CLASSES, LAYERS, ONE2MANY, ONE2ONE, TinyRankDetr, features, traced
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -31,14 +32,14 @@ def test_identity_fusion_is_h_deformable_detr_up_to_order():
 
     feats, masks = features(generator(1))
     feats = [feat.double() for feat in feats]
-    got, wanted = ranked(feats, masks), plain(feats, masks)
-    assert wanted.rank_indices == []
+    got, calls = traced(ranked, feats, masks)
+    wanted = plain(feats, masks)
     order = torch.arange(ONE2ONE + ONE2MANY).expand(2, -1)
     moved = 0
     for layer in range(LAYERS):
         assert_close(got.logits[layer], _rows(wanted.logits[layer], order), atol=1e-8, rtol=0)
         assert_close(got.boxes[layer], _rows(wanted.boxes[layer], order), atol=1e-8, rtol=0)
-        order = order.gather(1, got.rank_indices[layer])
+        order = order.gather(1, calls[layer].order)
         moved += (order != torch.arange(ONE2ONE + ONE2MANY)).sum().item()
     assert moved > 0
 
@@ -53,26 +54,45 @@ def test_evaluation_equals_the_one_to_one_slice_of_training():
     assert_close(evaluation.boxes, training.boxes[:, :, :ONE2ONE], atol=1e-5, rtol=0)
 
 
-def test_queries_are_sorted_by_the_layer_before():
-    model = TinyRankDetr().randomise(generator())
-    output = model(*features(generator(1)))
-    for layer in range(LAYERS):
-        order = output.rank_indices[layer]
-        scores = model.head.cls_branches[layer](output.states[layer]).sigmoid().amax(-1).gather(1, order)
+@pytest.mark.parametrize("designs", [{}, {"rank_layer": False}])
+def test_queries_are_sorted_by_the_layer_before(designs):
+    model = TinyRankDetr(**designs).randomise(generator())
+    if not designs:
+        for fuse in model.transformer.decoder.post_racq_trans:  # lets the content through as it is
+            fuse.weight.data = torch.eye(CHANNELS, 2 * CHANNELS)
+            fuse.bias.data.zero_()
+    output, calls = traced(model, *features(generator(1)))
+    moved = 0
+    for layer, (call, following) in enumerate(itertools.pairwise(calls)):
+        scores = model.head.cls_branches[layer](call.state).sigmoid().amax(-1).gather(1, call.order)
         for part in (scores[:, :ONE2ONE], scores[:, ONE2ONE:]):
             assert (part.diff(dim=1) <= 0).all()
-        assert (order[:, :ONE2ONE] < ONE2ONE).all()
-        assert (order[:, ONE2ONE:] >= ONE2ONE).all()
-        # The reference that the next layer gets is this layer's refined box, in the same new order.
-        delta = model.head.reg_branches[layer](output.states[layer])
-        refined = (delta + inverse_sigmoid(output.references[layer], REFERENCE_EPS)).sigmoid()
-        assert_close(output.references[layer + 1], _rows(refined, order), atol=1e-6, rtol=0)
+        assert (call.order[:, :ONE2ONE] < ONE2ONE).all()
+        assert (call.order[:, ONE2ONE:] >= ONE2ONE).all()
+        moved += (call.order != torch.arange(ONE2ONE + ONE2MANY)).sum().item()
+        # Content, position and reference of the next layer are this layer's, all in the same new order.
+        refined = (
+            model.head.reg_branches[layer](call.state) + inverse_sigmoid(call.reference, REFERENCE_EPS)
+        ).sigmoid()
+        assert_close(following.reference, _rows(refined, call.order), atol=1e-6, rtol=0)
+        assert_close(following.content, _rows(call.state, call.order), atol=1e-6, rtol=0)
+        assert torch.equal(following.query_pos, _rows(call.query_pos, call.order))
+        assert_close(output.logits[layer], model.head.add_rank_bias(layer, model.head.cls_branches[layer](call.state)))
+    assert moved > 0
+
+
+def test_rank_fusion_is_a_linear_map_of_joined_content():
+    """The equation of the paper, which the decoder computes in two halves."""
+    decoder = TinyRankDetr().randomise(generator()).transformer.decoder
+    x = torch.randn(2, 25, CHANNELS, generator=generator(1))
+    ranked = decoder.pre_racq_trans[1](decoder.rank_aware_content_query[1].weight[:25]).expand(2, -1, -1)
+    assert_close(decoder._fuse_rank(1, x), decoder.post_racq_trans[1](torch.cat([x, ranked], -1)), atol=1e-5, rtol=1e-5)
 
 
 def test_rank_bias_changes_only_its_row():
     model = TinyRankDetr().randomise(generator())
     feats, masks = features(generator(1))
-    before = model(feats, masks)
+    before, calls_before = traced(model, feats, masks)
     weight = torch.randn(before.logits[1].shape, generator=generator(2))
     (before.logits[1] * weight).sum().backward()
     table = model.head.rank_adaptive_classhead_emb[1].weight
@@ -81,13 +101,13 @@ def test_rank_bias_changes_only_its_row():
     shift = torch.linspace(-1, 1, CLASSES)
     with torch.no_grad():
         table[7] += shift
-    after = model(feats, masks)
+    after, calls_after = traced(model, feats, masks)
     expected = before.logits.detach().clone()
     expected[1, :, 7] += shift
     assert_close(after.logits, expected)
     assert torch.equal(after.boxes, before.boxes)
-    for old, new in zip(before.rank_indices, after.rank_indices):
-        assert torch.equal(old, new)
+    for old, new in zip(calls_before, calls_after):
+        assert torch.equal(old.content, new.content)
 
 
 @pytest.mark.parametrize("twice", [True, False])
@@ -109,8 +129,8 @@ def test_initial_values():
         assert 0.9 * bound < table.weight.abs().max() <= bound
     for table in model.head.rank_adaptive_classhead_emb:
         assert not table.weight.any()
-    output = model(*features(generator()))
-    proposals = inverse_sigmoid(output.references[0], REFERENCE_EPS).sigmoid()
+    output, calls = traced(model, *features(generator()))
+    proposals = inverse_sigmoid(calls[0].reference, REFERENCE_EPS).sigmoid()
     # Layers sort the queries, so boxes are compared as sets.
     for boxes in output.boxes:
         assert_close(boxes.sort(1).values, proposals.sort(1).values, atol=1e-6, rtol=0)

@@ -1,10 +1,12 @@
-"""A tiny Rank-DETR core for tests, and inputs for it."""
+"""A tiny Rank-DETR core for tests, inputs for it, and what its decoder layers saw."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from projects.rank_detr.head import RankDetrHead
-from projects.rank_detr.transformer import RankDetrOutput, RankDetrTransformer
+from projects.rank_detr.transformer import RankDetrOutput, RankDetrTransformer, rank_within_groups
 
 CHANNELS, CLASSES, ONE2ONE, ONE2MANY, LAYERS = 32, 5, 20, 40, 3
 
@@ -47,3 +49,32 @@ def features(
         height, width = (max(1, -(-side // 2**level)) for side in size)
         feats.append(torch.randn(batch, CHANNELS, height, width, generator=generator))
     return feats, [torch.zeros(batch, *feat.shape[-2:], dtype=torch.bool) for feat in feats]
+
+
+@dataclass
+class LayerCall:
+    """One call of a decoder layer on images without padding: its inputs, its output and the ranking of that."""
+
+    content: Tensor
+    query_pos: Tensor
+    reference: Tensor
+    state: Tensor
+    order: Tensor
+
+
+def traced(model: TinyRankDetr, feats: list[Tensor], masks: list[Tensor]) -> tuple[RankDetrOutput, list[LayerCall]]:
+    """The model's output, and the calls of its decoder layers."""
+    seen = []
+    hooks = [
+        layer.register_forward_hook(lambda _, inputs, state: seen.append((*inputs[:3], state)))
+        for layer in model.transformer.decoder.layers
+    ]
+    output = model(feats, masks)
+    for hook in hooks:
+        hook.remove()
+    calls = []
+    for i, (content, query_pos, reference_points, state) in enumerate(seen):
+        scores = model.head.cls_branches[i](state).amax(-1)
+        order = rank_within_groups(scores, output.group_sizes)
+        calls.append(LayerCall(content, query_pos, reference_points[:, :, 0], state, order))
+    return output, calls
