@@ -8,11 +8,11 @@ DEMO_WORK := work_dirs/demo/rank_detr
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock ops clean
+.PHONY: help setup demo test test-fast lint format lock ops clean
 
 help: ## this list
 	@echo "perception: make TARGET"
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
 	@echo "Another Python: make PYTHON=python3.12 setup.  Choose tests: make test PYTEST_ARGS='-k rank_detr -x'."
 
 setup: ## create .venv and install the locked packages (instant when nothing changed)
@@ -24,9 +24,10 @@ demo: setup ## train Rank-DETR on built-in data, evaluate it, draw its boxes (ab
 test: setup ## run the test suite; PYTEST_ARGS='...' passes options on
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
-lint: setup ## check style (ruff) without changing anything
+lint: setup ## check style (ruff) and types (pyrefly) without changing anything
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(PY) -m pyrefly check --output-format min-text --summary=none
 
 format: setup ## rewrite files in the project's style
 	@$(PY) -m ruff check --fix .

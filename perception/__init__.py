@@ -11,6 +11,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from . import debug_prints
+
 __version__ = "0.1.0"
 
 
@@ -42,3 +44,5 @@ class _StandInFinder(MetaPathFinder, Loader):
 # Last, so that an installed module is found first; by name, so that reloading the package adds no second one.
 if not any(type(finder).__name__ == _StandInFinder.__name__ for finder in sys.meta_path):
     sys.meta_path.append(_StandInFinder())
+
+debug_prints.install()

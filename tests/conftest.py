@@ -15,6 +15,7 @@ import torch
 import perception  # noqa: F401  (makes `import mmcv.ops` work)
 
 REPOSITORY = Path(__file__).parents[1]
+sys.path.append(str(REPOSITORY / "tools"))  # where tools find `_environment` when a test runs them in its own process
 
 
 @pytest.fixture(autouse=True)

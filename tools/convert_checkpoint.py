@@ -4,6 +4,8 @@ import argparse
 import importlib
 from pathlib import Path
 
+import _environment  # noqa: F401
+
 from perception.engine.errors import run_cli
 
 EXAMPLE = """examples:

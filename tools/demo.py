@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import _environment  # noqa: F401
+
 from perception.engine.errors import UserError, run_cli
 
 EXAMPLE = """example:
@@ -40,7 +42,8 @@ def main() -> None:
     step(1, "make the data", "make_demo_data.py", "shapes", "--out", args.data, "--num-train", NUM_TRAIN,
          "--num-val", NUM_VAL, "--overwrite")  # fmt: skip
     if finished_checkpoint(args.work_dir) is None:
-        step(2, "train, then evaluate", "train.py", CONFIG, "--work-dir", args.work_dir, "--resume", "--seed", 0,
+        resume = ["--resume"] if (args.work_dir / "last_checkpoint").is_file() else []
+        step(2, "train, then evaluate", "train.py", CONFIG, "--work-dir", args.work_dir, *resume, "--seed", 0,
              "--cfg-options", *options, show=r"Iter\((train|val)\).*")  # fmt: skip
     checkpoint = finished_checkpoint(args.work_dir)
     if checkpoint is None:

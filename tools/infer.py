@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import _environment  # noqa: F401
+
 from perception.engine.errors import UserError, run_cli
 
 EPILOG = """what OUT holds:

@@ -8,6 +8,8 @@ import sys
 import typing
 from pathlib import Path
 
+import _environment  # noqa: F401
+
 from perception.datasets.synthetic import FAMILIES, Family, load_family
 from perception.engine.making import image_progress, run_maker
 

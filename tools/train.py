@@ -2,6 +2,8 @@
 
 import argparse
 
+import _environment  # noqa: F401
+
 from mmengine.config import DictAction
 
 from perception.engine.errors import run_cli

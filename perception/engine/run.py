@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
-from . import checkpoint
+from . import checkpoint, screen
 from .config import check_data, check_initial_weights, drop_initial_weights
 from .dump import DumpPredictions
 from .errors import UserError
@@ -25,11 +27,13 @@ def build_train_runner(cfg: Config) -> Runner:
         cfg: the config, with ``launcher``, ``resume`` and ``load_from`` settled.
 
     Raises:
-        UserError: data, initial weights or a checkpoint is missing.
+        UserError: data, initial weights or a checkpoint is missing, such as the one that ``resume`` looks for.
     """
     checkpoint.install()
     if cfg.get("load_from") and not Path(cfg.load_from).is_file():
         raise UserError(f"checkpoint {cfg.load_from} does not exist")
+    if cfg.get("resume") and not cfg.get("load_from"):
+        _check_that_there_is_a_run(cfg.work_dir)
     check_data(cfg, ("train", "val"))
     if not cfg.get("load_from"):
         check_initial_weights(cfg)
@@ -67,11 +71,37 @@ def build_test_runner(cfg: Config, weights: str, out: str | None = None, show_di
     return runner
 
 
+def _check_that_there_is_a_run(work_dir: str) -> None:
+    pointer = Path(work_dir, "last_checkpoint")
+    if not pointer.is_file():
+        raise UserError(
+            f"nothing to resume: {work_dir} has no checkpoint yet; leave out --resume to start from the beginning, "
+            "name the folder with --work-dir, or a file with --resume CHECKPOINT"
+        )
+    newest = find_latest_checkpoint(work_dir)
+    if newest is None or not Path(newest).is_file():
+        raise UserError(
+            f"cannot resume: {pointer} names {newest}, which does not exist; was the folder moved? "
+            "Name the file with --resume CHECKPOINT"
+        )
+
+
 def _runner(cfg: Config) -> Runner:
     if cfg.get("launcher", "none") != "none" and not torch.cuda.is_available():
         _use_gloo(cfg)
-    runner_class = RUNNERS.get(cfg.runner_type) if "runner_type" in cfg else Runner
+    runner_class = RUNNERS.get(cfg.runner_type) if "runner_type" in cfg else QuietRunner
     return runner_class.from_cfg(cfg)
+
+
+class QuietRunner(Runner):
+    """MMEngine's runner, whose long messages about the set-up go to its log file only."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Builds the logger, and says where its file is."""
+        logger = super().build_logger(*args, **kwargs)
+        screen.hide_setup(logger)
+        logger.info(f"Environment, config and all that follows: {logger.log_file}")
+        return logger
 
 
 def use_amp(cfg: Config) -> None:

@@ -41,6 +41,9 @@ def sample_rays(
     Returns:
         Points :math:`(M, 3)`, ray of each (int64, :math:`(M,)`) and its number k (int64, :math:`(M,)`), sorted by ray,
         then by number.
+
+    Raises:
+        RuntimeError: there is a mask without its scale or shift.
     """
     if native("sample_rays", start, unit, xyz_min, xyz_max):
         return torch.ops.perception.sample_rays(
@@ -50,6 +53,8 @@ def sample_rays(
     points = start[ray_id] + unit[ray_id] * (step_id.to(start.dtype) * stepdist)[:, None]
     keep = ((points >= xyz_min) & (points <= xyz_max)).all(-1)
     if mask is not None:
+        if mask_scale is None or mask_shift is None:
+            raise RuntimeError("a mask needs mask_scale and mask_shift, by which points find their cells")
         cell = round_half_away(points * mask_scale + mask_shift)
         size = cell.new_tensor(mask.shape)
         keep &= ((cell >= 0) & (cell < size)).all(-1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from perception.studio.errors import SceneError
@@ -89,7 +89,7 @@ def read_image(path: Path, size: tuple[int, int], *, scaled: bool) -> np.ndarray
             if scaled:
                 image = image.resize((size[1], size[0]), resample=Image.Resampling.BILINEAR)
             pixels = np.array(image)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except (OSError, SyntaxError) as error:
         raise SceneError(f"cannot read {path}: {error}") from None
     if pixels.shape[:2] != size:
         raise SceneError(

@@ -12,7 +12,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserCo
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.utils.colors import get_color
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from perception.studio.errors import SceneError
@@ -131,7 +131,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except (OSError, UnidentifiedImageError) as error:
+    except OSError as error:
         raise SceneError(f"cannot read {path}: {error}") from None
 
 

@@ -310,7 +310,7 @@ def test_memory_does_not_depend_on_the_image(rotated_retinanet, tmp_path):
         folder.mkdir()
         patch.replicate(side // 512, side // 512).write_to_file(str(folder / "scene.jpg"))
         command = (
-            "import re, runpy, sys; sys.argv = ['tools/infer.py', *sys.argv[1:]]\n"
+            "import re, runpy, sys; sys.path.append('tools'); sys.argv = ['tools/infer.py', *sys.argv[1:]]\n"
             "try: runpy.run_path('tools/infer.py', run_name='__main__')\n"
             "except SystemExit as end:\n"
             "    print('peak', re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1], end.code)"

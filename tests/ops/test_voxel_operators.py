@@ -105,6 +105,12 @@ def test_sample_rays(masked):
     torch.testing.assert_close(points, torch.stack([point for _, _, point in expected]))
 
 
+def test_sample_rays_refuses_half_a_mask():
+    rays, corner = torch.zeros(3, 3), torch.zeros(3)
+    with pytest.raises(RuntimeError, match="needs mask_scale and mask_shift"):
+        sample_rays(rays, rays, torch.ones(3, dtype=torch.int64), corner, corner, 0.1, torch.ones(2, 2, 2) > 0, corner)
+
+
 def test_trilinear_corners_are_weighted_means():
     table = torch.randn(2 * 3 * 4, 2, dtype=torch.float64)
     places = torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [0.5, 1.25, 2.75], [-0.5, 0.0, 0.0], [7.0, 0, 0]]).double()

@@ -76,6 +76,17 @@ def test_train_errors(run_tool, shapes_folder, arguments, message):
     assert message in done.err
 
 
+def test_resume_refuses_a_folder_without_checkpoints(run_tool, shapes_folder, tmp_path):
+    arguments = ("train", DEMO, "--work-dir", tmp_path, "--resume", *options(data_options(shapes_folder)))
+    done = run_tool(*arguments)
+    assert done.code == 1
+    assert f"nothing to resume: {tmp_path} has no checkpoint yet; leave out --resume" in done.err
+    (tmp_path / "last_checkpoint").write_text("gone/iter_3.pth")
+    done = run_tool(*arguments)
+    assert done.code == 1
+    assert "names gone/iter_3.pth, which does not exist" in done.err
+
+
 def test_missing_initial_weights():
     cfg = load_config(DEMO)
     cfg.model.backbone.init_cfg = dict(type="Pretrained", checkpoint="none.pth")
@@ -90,6 +101,17 @@ def test_train_then_test(run_tool, shapes_folder, tmp_path):
     work = tmp_path / "work"
     done = run_tool("train", DEMO, "--work-dir", work, "--seed", 3, "--auto-scale-lr", *options(values))
     assert done.code == 0
+    lines = done.out.splitlines()
+    assert sum("Iter(train)" in line for line in lines) == 2
+    assert any("Iter(val)" in line for line in lines)
+    (log,) = work.glob("*/*.log")
+    assert str(log) in lines[0]
+    # Environment, config and the options of each parameter are in the log alone.
+    written = log.read_text()
+    for part in ("System environment:", "Config:\nauto_scale_lr", "paramwise_options -- ", "Hooks will be executed"):
+        assert part in written
+        assert part not in done.out
+    assert len(lines) < 60 < len(written.splitlines()) / 10
     saved = torch.load(work / "iter_2.pth", weights_only=False)
     assert saved["meta"]["seed"] == 3
     assert saved["optimizer"]["param_groups"][0]["initial_lr"] == pytest.approx(1e-3 * 2 / 16)

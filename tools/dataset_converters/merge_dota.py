@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+
+import _environment  # noqa: F401
+
+from perception.engine.making import fail
 
 EPILOG = """example:
   python tools/dataset_converters/merge_dota.py work_dirs/patch_results --out work_dirs/submission
@@ -20,8 +23,7 @@ def main() -> None:
     try:
         before, after = merge_files(args.folder, args.out, args.iou_thr)
     except (OSError, ValueError) as error:
-        print(f"merge_dota: {error}", file=sys.stderr)
-        sys.exit(1)
+        fail("merge_dota", str(error))
     print(f"wrote {args.out}: {after} of {before} detections")
 
 

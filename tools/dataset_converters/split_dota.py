@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+import _environment  # noqa: F401
+
 from tqdm import tqdm
 
 from perception.datasets.dota_split import SplitParams, find_sources, split
