@@ -31,10 +31,14 @@ class ResumableEpochBatchSampler(BatchSampler):
 
     def __iter__(self) -> Iterator[list[SeededIndex]]:
         skipped, self._skipped = self._skipped, 0
-        for number, batch in enumerate(super().__iter__()):
+        for number, batch in enumerate(self._batches()):
             if number >= skipped:
                 first = number * self.batch_size
                 yield [SeededIndex(index, self._seed(first + i)) for i, index in enumerate(batch)]
+
+    def _batches(self) -> Iterator[list[int]]:
+        """All batches of an epoch."""
+        return super().__iter__()
 
     def _seed(self, position: int) -> int:
         sampler = self.sampler
