@@ -189,11 +189,12 @@ def _start(state: State) -> Conversion:
         for view in VIEWS:
             for name in ("encoder",) if part == "encoder" else ("global_head", "local_head"):
                 start[f"{PREFIX}{view}.{name}.{rest}"] = value
-    network = UnifyGeoNet()
+    with torch.device("meta"):
+        network = UnifyGeoNet()
     expected = {
         key: tuple(value.shape)
         for key, value in network.state_dict(prefix=PREFIX).items()
-        if key.split(".")[2] in ("encoder", "global_head", "local_head")
+        if key.split(".")[2:3] in (["encoder"], ["global_head"], ["local_head"])
     }
     require_complete(start, expected, "ConvNeXt-Tiny")
     description = "start for both encoders and the four heads, from a ConvNeXt-Tiny classifier"

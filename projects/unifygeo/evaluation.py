@@ -89,9 +89,7 @@ def rerank_similarities(
     found = torch.zeros(candidates.shape)
     order = sorted(wanted)
     loader = DataLoader(Subset(tiles, order), batch_size, collate_fn=list)
-    for start, batch in zip(
-        range(0, len(order), batch_size), tqdm(loader, "re-ranking", leave=False, disable=None)
-    ):
+    for start, batch in zip(range(0, len(order), batch_size), tqdm(loader, "re-ranking", leave=False, disable=None)):
         images = torch.stack([item["inputs"]["satellite"] for item in batch])
         device = next(core.network.parameters()).device
         maps = core.network.rerank_maps(core.data_preprocessor.normalise(images.to(device))).float()
@@ -102,9 +100,7 @@ def rerank_similarities(
     return found
 
 
-def evaluate(
-    model: UnifyGeo, tile_loader: DataLoader, pair_loader: DataLoader, rerank_topk: int
-) -> dict[str, float]:
+def evaluate(model: UnifyGeo, tile_loader: DataLoader, pair_loader: DataLoader, rerank_topk: int) -> dict[str, float]:
     """All numbers of the paper's tables, in percent and metres.
 
     Those before re-ranking have plain names, those after it end in ``_rerank``; recalls beyond the candidates are the

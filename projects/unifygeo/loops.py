@@ -120,3 +120,23 @@ class HardNegativesHook(ExactEpochResumeHook):
         model.train()
         own = [pair.tiles[0] for pair in pairs.dataset.vigor.pairs]
         return similar_tiles(own, queries.descriptors, tiles, self.candidates, self.keep)
+
+
+@HOOKS.register_module()
+class RerankStageHook(Hook):
+    """Trains the re-ranking loss from an epoch on, when mined tiles make it worth while.
+
+    Args:
+        begin: the first epoch, from 0, with the model's ``rerank_weight``; before it the weight is 0.
+    """
+
+    def __init__(self, begin: int):
+        self.begin = begin
+        self._weight: float | None = None
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Sets the weight of the epoch."""
+        core = getattr(runner.model, "module", runner.model)
+        if self._weight is None:
+            self._weight = core.rerank_weight
+        core.rerank_weight = self._weight if runner.epoch >= self.begin else 0.0

@@ -1,0 +1,107 @@
+"""The network of the published size, and laws that hold for any size."""
+
+import pytest
+import timm
+import torch
+from torch.testing import assert_close
+
+from perception.engine.convert import rename
+from projects.unifygeo.aggregator import Aggregator, SecondOrderAttention
+from projects.unifygeo.converter import encoder_rules
+from projects.unifygeo.encoder import ConvNeXtEncoder
+from projects.unifygeo.network import UnifyGeoNet, View
+
+SMALL = dict(
+    view=dict(encoder_channels=(8, 16, 32), encoder_depths=(1, 1, 2), channels=64),
+    decoder=dict(channels=(64, 32, 16, 8), ground_channels=(16, 8, 4, 2), ground_size=(2, 4), head_channels=(8, 4)),
+)
+
+
+def test_published_size():
+    with torch.device("meta"):
+        state = UnifyGeoNet().state_dict()
+    assert len(state) == 457
+    assert sum(value.numel() for value in state.values()) == 57_700_330
+    counts = {
+        part: (len(some), sum(value.numel() for value in some))
+        for part in ("ground.encoder", "ground.local_head", "ground.global_head", "ground.aggregator", "decoder")
+        if (some := [value for key, value in state.items() if key.startswith(part + ".")])
+    }
+    assert counts["ground.encoder"] == (147, 12_348_000)
+    assert counts["ground.local_head"] == (13, 5_944_320)
+    assert counts["ground.global_head"][1] + counts["ground.aggregator"][1] == 7_128_961
+    assert counts["decoder"] == (79, 6_856_305 + 1461)  # with batch norm's buffers
+
+
+def test_encoder_is_timms():
+    theirs = timm.create_model("convnext_tiny", pretrained=False, features_only=True, out_indices=(0, 1, 2)).eval()
+    torch.manual_seed(0)
+    state = {f"x.{key}": torch.randn_like(value) * 0.05 for key, value in theirs.state_dict().items()}
+    theirs.load_state_dict({key[2:]: value for key, value in state.items()})
+    renamed = rename(state, encoder_rules("x", "encoder"), to="ours")
+    assert not renamed.unmatched
+    ours = ConvNeXtEncoder().eval()
+    ours.load_state_dict({key.removeprefix("encoder."): value for key, value in renamed.state.items()})
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        for found, expected in zip(ours(images), theirs(images), strict=True):
+            assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_starts_as_the_identity():
+    x = torch.randn(2, 16, 3, 5)
+    assert_close(SecondOrderAttention(16)(x), x)
+
+
+def test_pair_is_the_sum_of_its_parts():
+    torch.manual_seed(0)
+    network = UnifyGeoNet(**SMALL).eval()
+    ground, satellite = torch.randn(2, 3, 64, 128), torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        output = network(ground, satellite)
+        assert_close(network.describe(ground), output.ground)
+        assert_close(network.describe(satellite), output.satellite)
+        assert_close(network.describe(satellite, "satellite"), output.satellite)
+        assert_close(network.rerank_descriptors(ground), output.rerank_descriptors)
+        assert_close(network.rerank_maps(satellite), output.rerank_maps)
+        assert_close(network.locate(ground, satellite).logits, output.location.logits)
+    assert output.location.logits.shape == (2, 64 * 64)
+    assert [score.shape[-1] for score in output.location.scores] == [2, 4, 8, 16]
+    assert all(score.abs().max() <= 1 + 1e-6 for score in output.location.scores)
+    assert_close(output.location.heatmap((64, 64)).sum((1, 2, 3)), torch.ones(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sharing", ["head", "none"])
+def test_sharing(sharing):
+    torch.manual_seed(0)
+    published, other = View(**SMALL["view"]), View(**SMALL["view"], sharing=sharing)
+    count = {name: sum(p.numel() for p in view.parameters()) for name, view in (("ours", published), ("other", other))}
+    head = sum(p.numel() for p in published.local_head.parameters())
+    encoder = sum(p.numel() for p in published.encoder.parameters())
+    assert count["other"] - count["ours"] == {"head": -head, "none": encoder}[sharing]
+    images = torch.randn(1, 3, 64, 64)
+    descriptor, maps = other(images)
+    assert_close(descriptor, other.describe(images))
+    for found, expected in zip(maps, other.locate(images), strict=True):
+        assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["gem", "avg"])
+def test_simpler_aggregators(kind):
+    x = torch.rand(2, 8, 3, 3) + 0.1
+    aggregator = Aggregator(8, kind, norm=False)
+    expected = x.pow(3).mean((2, 3)).pow(1 / 3) if kind == "gem" else x.mean((2, 3))
+    assert_close(aggregator(x), expected)
+
+
+def test_wrong_sizes():
+    with pytest.raises(ValueError, match="4 columns of 8 channels do not match maps of 64"):
+        UnifyGeoNet(SMALL["view"], {**SMALL["decoder"], "ground_channels": (8, 8, 4, 2)})
+    with pytest.raises(ValueError, match="must have 2 x 4 cells for these weights, got 3 x 4"):
+        UnifyGeoNet(**SMALL).rerank_descriptors(torch.zeros(1, 3, 96, 128))
+    with pytest.raises(ValueError, match="view must be one of ground, satellite"):
+        UnifyGeoNet(**SMALL).describe(torch.zeros(1, 3, 64, 64), "aerial")
+    with pytest.raises(ValueError, match="sharing must be one of"):
+        View(**SMALL["view"], sharing="all")
+    with pytest.raises(ValueError, match="aggregator must be one of"):
+        Aggregator(8, "netvlad")
