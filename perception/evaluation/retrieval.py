@@ -64,6 +64,9 @@ def strict_ranks(
     """
     above = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     ignored_above = torch.zeros_like(above)
+    if ignored is not None:
+        ignored = ignored.sort(1).values
+        ignored[:, 1:] = ignored[:, 1:].where(ignored[:, 1:] != ignored[:, :-1], -1)
     own = queries.new_empty(len(queries))
     # From the same products as the rest: another summation order could set an item above itself.
     for rows, start, product in _products(queries, gallery):
