@@ -1,0 +1,210 @@
+"""Every command in the README files and docs is run by a test, or says on its page why it is not.
+
+A command that takes minutes, or needs what a test has not, is run shrunk by the test that ``RUN_BY`` names. One that no
+test runs has a comment on its page, ``<!-- not run by tests: "COMMAND": REASON -->``; COMMAND is how it begins.
+"""
+
+import ast
+import re
+import runpy
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from perception.ops import build
+from tests.conftest import REPOSITORY
+
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted(REPOSITORY.glob("docs/*.md")),
+    *sorted(REPOSITORY.glob("projects/*/README.md")),
+    *sorted(REPOSITORY.glob("benchmarks/*.md")),
+]
+
+# Beginnings of commands, and the test that runs them.
+RUN_BY = {
+    "python tools/print_config.py": "tests/tools/test_tools.py::test_print_config",
+    "python tools/make_demo_data.py shapes": "tests/datasets/test_shapes.py::test_command_line_makes_the_same_files",
+    "python tools/make_demo_data.py regions": "tests/test_documented_commands.py::test_regions_are_made",
+    "python tools/make_demo_data.py radiance": "tests/datasets/test_synthetic_radiance.py::test_command_writes_it",
+    "python tools/make_demo_data.py harbours": (
+        "tests/tools/test_split_dota.py::test_aerial_pictures_are_made_as_the_page_says"
+    ),
+    "python tools/dataset_converters/split_dota.py": (
+        "tests/tools/test_split_dota.py::test_commands_of_the_page_of_data"
+    ),
+    "python tools/train.py configs/rank_detr.py": "tests/tools/test_tools.py::test_train_then_test",
+    "python tools/train.py configs/rank_detr.py --resume": (
+        "tests/projects/rank_detr/test_training.py::test_resumed_run_equals_the_uninterrupted_one"
+    ),
+    "torchrun --nproc_per_node 8 tools/train.py configs/rank_detr.py --launcher pytorch": (
+        "tests/projects/rank_detr/test_training.py::test_two_processes_train_a_step"
+    ),
+    "python tools/test.py configs/rank_detr.py": "tests/tools/test_tools.py::test_train_then_test",
+    "python tools/train.py configs/arc.py": (
+        "tests/projects/arc/test_training.py::test_resumed_run_equals_the_uninterrupted_one"
+    ),
+    "python tools/train.py configs/demo/arc.py": (
+        "tests/projects/arc/test_training.py::test_tools_train_and_test_the_demo"
+    ),
+    "python tools/test.py configs/demo/arc.py": (
+        "tests/projects/arc/test_training.py::test_tools_train_and_test_the_demo"
+    ),
+    "python tools/test.py configs/arc.py": "tests/projects/arc/test_training.py::test_tools_train_and_test_the_demo",
+    "python tools/train.py configs/demo/freqfusion.py": "tests/projects/freqfusion/test_training.py::test_tools",
+    "python tools/test.py configs/demo/freqfusion.py": "tests/projects/freqfusion/test_training.py::test_tools",
+    "python tools/infer.py CONFIG": (
+        "tests/inference/test_folder.py::TestCommandLine::test_all_done_is_0_and_says_where_things_are"
+    ),
+    "python tools/infer.py configs/rank_detr.py": "tests/tools/test_demo.py::test_the_demo",
+    "python tools/infer.py configs/demo/freqfusion.py": (
+        "tests/inference/test_tiled.py::test_label_maps_are_those_of_mmseg"
+    ),
+    "python tools/infer.py configs/arc.py": (
+        "tests/inference/test_tiled.py::test_objects_of_a_large_image_are_found_once"
+    ),
+    "python tools/infer.py configs/freqfusion.py": (
+        "tests/inference/test_tiled.py::test_label_maps_of_tiles_join_without_a_seam"
+    ),
+    "python tools/convert_checkpoint.py rank_detr": "tests/tools/test_tools.py::test_convert_checkpoint",
+    "python tools/convert_checkpoint.py arc": (
+        "tests/projects/arc/test_backbone.py::test_a_detector_is_converted_there_and_back"
+    ),
+    "python tools/convert_checkpoint.py arc data/pretrained/resnet50-0676ba61.pth": (
+        "tests/projects/arc/test_backbone.py::test_a_plain_resnet_becomes_a_start"
+    ),
+    "python tools/convert_checkpoint.py freqfusion": "tests/projects/freqfusion/test_converter.py::test_tool",
+    "python tools/gpu_check.py": "tests/tools/test_gpu_check.py::test_its_comparisons_find_no_difference",
+    "python -m perception.ops": "tests/ops/test_backend.py::test_every_operator_is_reported",
+    "python -m perception.ops.build --help": "tests/test_documented_commands.py::test_help_of_the_build",
+    "make demo": "tests/tools/test_demo.py::test_the_demo",
+    "ns-train": "tests/projects/vqrf/test_method.py::test_a_run_leaves_what_it_should",
+    "ns-eval": "tests/studio/test_toy_method.py::test_ns_eval_measures_the_test_views",
+    "ns-render dataset": "tests/studio/test_toy_method.py::test_ns_render_writes_what_the_model_shows",
+    "vqrf info": "tests/projects/vqrf/test_method.py::test_packing_a_finished_run_gives_its_file",
+    "vqrf pack": "tests/projects/vqrf/test_method.py::test_packing_a_finished_run_gives_its_file",
+    "vqrf render": "tests/projects/vqrf/test_method.py::test_file_renders_what_the_run_renders",
+    "vqrf render field.vqrf --camera-path": "tests/projects/vqrf/test_method.py::test_camera_path_is_rendered",
+    "vqrf import": "tests/projects/vqrf/test_released.py::test_folder_gives_the_same_field",
+}
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PROGRAM = re.compile(r"(python3?|make|pip|source|torchrun|ns-\w+|vqrf|vips)\s")
+NOT_RUN = re.compile(r'<!--\s*not run by tests:\s*"([^"]+)":\s*(.+?)\s*-->', re.DOTALL)
+
+
+@cache
+def commands(page: Path) -> list[str]:
+    """The commands of a page, their words one blank apart: lines of blocks that name no language, and inline code."""
+    text = NOT_RUN.sub("", page.read_text())
+    lines = [line for language, body in FENCE.findall(text) if not language for line in _lines(body)]
+    inline = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+    return [" ".join(found) for found in map(_words, [*lines, *inline]) if found]
+
+
+def _lines(body: str) -> list[str]:
+    whole = (line.partition(" #")[0] for line in body.replace("\\\n", " ").splitlines())
+    return [part for line in whole for part in line.split("&&")]
+
+
+def _words(line: str) -> list[str]:
+    return line.split() if PROGRAM.match(line.strip()) else []
+
+
+def covering(command: str, beginnings: list[str]) -> list[str]:
+    """Those beginnings that a command has, word by word."""
+    words = command.split()
+    return [beginning for beginning in beginnings if words[: len(beginning.split())] == beginning.split()]
+
+
+ALL = [(page, command) for page in PAGES for command in commands(page)]
+IDS = [f"{page.relative_to(REPOSITORY)}: {command}" for page, command in ALL]
+
+
+@pytest.mark.parametrize(("page", "command"), ALL, ids=IDS)
+def test_a_command_is_run_or_says_why_not(page, command):
+    assert covering(command, [*RUN_BY, *(start for start, _ in NOT_RUN.findall(page.read_text()))]), (
+        f"add it to RUN_BY, or a comment to its page: {NOT_RUN.pattern}"
+    )
+
+
+def test_pages_have_commands():
+    assert len(ALL) > 60
+    assert {page.parent.name for page, _ in ALL if page.parent.parent.name == "projects"} == {
+        path.name for path in (REPOSITORY / "projects").iterdir() if (path / "README.md").is_file()
+    }
+
+
+@pytest.mark.parametrize(("start", "test"), RUN_BY.items())
+def test_the_tests_that_run_commands_exist(start, test):
+    path, *names = test.split("::")
+    body = ast.parse((REPOSITORY / path).read_text()).body
+    for name in names:
+        found = [node for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name]
+        assert found, f"there is no {name} in {path}"
+        body = found[0].body
+    assert any(covering(command, [start]) for _, command in ALL), f"no page has {start}"
+
+
+def test_reasons_belong_to_commands():
+    for page in PAGES:
+        for start, reason in NOT_RUN.findall(page.read_text()):
+            assert any(covering(command, [start]) for command in commands(page)), f"{page} has no {start}"
+            assert len(reason.split()) >= 3, reason
+
+
+def test_tools_understand_their_commands(monkeypatch):
+    """The options exist, and so does the config; gpu_check parses its own in its `main`."""
+    monkeypatch.chdir(REPOSITORY)
+    parsers = {}
+    for command in {command for _, command in ALL if command.startswith("python tools/")}:
+        words = shlex.split(command)[1:]
+        if words[0] not in parsers:
+            parsers[words[0]] = runpy.run_path(words[0]).get("parse_args")
+        if parsers[words[0]] is None:
+            assert words[0] == "tools/gpu_check.py"
+            continue
+        monkeypatch.setattr("sys.argv", words)
+        config = getattr(parsers[words[0]](), "config", "CONFIG")
+        assert config == "CONFIG" or Path(config).is_file(), command
+
+
+def test_nerfstudio_understands_its_commands():
+    import tyro
+    from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+
+    trains = {command for _, command in ALL if command.startswith("ns-train") and "--data" in command}
+    assert len(trains) >= 2
+    for command in trains:
+        words = command.split()
+        config = tyro.cli(AnnotatedBaseConfigUnion, args=words[1:])
+        assert config.method_name == words[1]
+        assert str(config.data) == words[words.index("--data") + 1]
+
+
+def test_regions_are_made(run_tool, tmp_path):
+    done = run_tool("make_demo_data", "regions", "--out", tmp_path / "regions", "--num-train", 2, "--num-val", 1)
+    assert done.code == 0, done.err
+    assert len(list(tmp_path.glob("regions/images/training/*.jpg"))) == 2
+    assert len(list(tmp_path.glob("regions/annotations/validation/*.png"))) == 1
+
+
+def test_help_of_the_build(capsys):
+    with pytest.raises(SystemExit) as end:
+        build.main(["--help"])
+    assert end.value.code == 0
+    assert "--cuda" in capsys.readouterr().out
+
+
+def test_python_of_the_pages_runs():
+    """Blocks of Python, with feature maps of halving size under the names that they use."""
+    given = {f"c{level}": torch.rand(1, 256, 2 ** (6 - level), 2 ** (6 - level)) for level in range(2, 6)}
+    given |= {f"s{i}": torch.rand(1, channels, 2 ** (4 - i), 2 ** (4 - i)) for i, channels in enumerate((64, 160, 256))}
+    blocks = [body for page in PAGES for language, body in FENCE.findall(page.read_text()) if language == "python"]
+    assert blocks
+    for body in blocks:
+        exec(body, dict(given))
