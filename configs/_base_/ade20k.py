@@ -5,11 +5,9 @@ Test images are resized to multiples of 32, not padded, so that every map is exa
 Expected layout: ``data/ade/ADEChallengeData2016/{images,annotations}/{training,validation}/``.
 """
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip, RandomResize, Resize
+from mmcv.transforms import RandomFlip, RandomResize, Resize
 from mmengine.dataset import DefaultSampler, InfiniteSampler
-from mmseg.datasets import ADE20KDataset
 from mmseg.datasets.transforms import (
-    LoadAnnotations,
     PackSegInputs,
     PhotoMetricDistortion,
     RandomCrop,
@@ -17,15 +15,17 @@ from mmseg.datasets.transforms import (
 )
 from mmseg.evaluation import IoUMetric
 
+from perception.datasets.loading import LoadImage, LoadSegMapAnnotations
 from perception.datasets.resumable import ResumableMixedBatchSampler, SeedAugmentation
+from perception.datasets.segmentation import ADE20K
 
 data_root = "data/ade/ADEChallengeData2016/"
 crop_size = (512, 512)
 
 train_pipeline = [
     dict(type=SeedAugmentation),
-    dict(type=LoadImageFromFile),
-    dict(type=LoadAnnotations, reduce_zero_label=True),
+    dict(type=LoadImage),
+    dict(type=LoadSegMapAnnotations),
     dict(type=RandomResize, scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True, resize_type=Resize),
     dict(type=RandomCrop, crop_size=crop_size, cat_max_ratio=0.75),
     dict(type=RandomFlip, prob=0.5),
@@ -33,10 +33,10 @@ train_pipeline = [
     dict(type=PackSegInputs),
 ]
 test_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     dict(type=Resize, scale=(2048, 512), keep_ratio=True),
     dict(type=ResizeToMultiple, size_divisor=32),
-    dict(type=LoadAnnotations, reduce_zero_label=True),  # after resizing: scores are those of the original size
+    dict(type=LoadSegMapAnnotations),  # after resizing: scores are those of the original size
     dict(type=PackSegInputs),
 ]
 train_dataloader = dict(
@@ -46,7 +46,7 @@ train_dataloader = dict(
     sampler=dict(type=InfiniteSampler, shuffle=True),
     batch_sampler=dict(type=ResumableMixedBatchSampler),
     dataset=dict(
-        type=ADE20KDataset,
+        type=ADE20K,
         data_root=data_root,
         data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"),
         pipeline=train_pipeline,
@@ -58,7 +58,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type=DefaultSampler, shuffle=False),
     dataset=dict(
-        type=ADE20KDataset,
+        type=ADE20K,
         data_root=data_root,
         data_prefix=dict(img_path="images/validation", seg_map_path="annotations/validation"),
         pipeline=test_pipeline,

@@ -4,11 +4,9 @@ Expected layout: ``data/cityscapes/{leftImg8bit,gtFine}/{train,val}/CITY/``, wit
 data set's own scripts make.
 """
 
-from mmcv.transforms import LoadImageFromFile, RandomFlip, RandomResize, Resize
+from mmcv.transforms import RandomFlip, RandomResize, Resize
 from mmengine.dataset import DefaultSampler, InfiniteSampler
-from mmseg.datasets import CityscapesDataset
 from mmseg.datasets.transforms import (
-    LoadAnnotations,
     PackSegInputs,
     PhotoMetricDistortion,
     RandomCrop,
@@ -16,15 +14,17 @@ from mmseg.datasets.transforms import (
 )
 from mmseg.evaluation import IoUMetric
 
+from perception.datasets.loading import LoadImage, LoadSegMapAnnotations
 from perception.datasets.resumable import ResumableMixedBatchSampler, SeedAugmentation
+from perception.datasets.segmentation import Cityscapes
 
 data_root = "data/cityscapes/"
 crop_size = (1024, 1024)
 
 train_pipeline = [
     dict(type=SeedAugmentation),
-    dict(type=LoadImageFromFile),
-    dict(type=LoadAnnotations),
+    dict(type=LoadImage),
+    dict(type=LoadSegMapAnnotations),
     dict(type=RandomResize, scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True, resize_type=Resize),
     dict(type=RandomCrop, crop_size=crop_size, cat_max_ratio=0.75),
     dict(type=RandomFlip, prob=0.5),
@@ -32,10 +32,10 @@ train_pipeline = [
     dict(type=PackSegInputs),
 ]
 test_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     dict(type=Resize, scale=(2048, 1024), keep_ratio=True),
     dict(type=ResizeToMultiple, size_divisor=32),
-    dict(type=LoadAnnotations),
+    dict(type=LoadSegMapAnnotations),
     dict(type=PackSegInputs),
 ]
 train_dataloader = dict(
@@ -45,7 +45,7 @@ train_dataloader = dict(
     sampler=dict(type=InfiniteSampler, shuffle=True),
     batch_sampler=dict(type=ResumableMixedBatchSampler),
     dataset=dict(
-        type=CityscapesDataset,
+        type=Cityscapes,
         data_root=data_root,
         data_prefix=dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train"),
         pipeline=train_pipeline,
@@ -57,7 +57,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type=DefaultSampler, shuffle=False),
     dataset=dict(
-        type=CityscapesDataset,
+        type=Cityscapes,
         data_root=data_root,
         data_prefix=dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val"),
         pipeline=test_pipeline,

@@ -1,13 +1,14 @@
-"""COCO 2017 detection as detectron2 reads it: Pillow decoding, antialiased bilinear resizing, no empty images.
+"""COCO 2017 detection as detectron2 reads it: antialiased bilinear resizing, no empty images.
 
 Expected layout: ``data/coco/{train2017,val2017}/*.jpg`` and ``data/coco/annotations/instances_{train,val}2017.json``.
 """
 
-from mmcv.transforms import LoadImageFromFile, RandomChoice, RandomChoiceResize
+from mmcv.transforms import RandomChoice, RandomChoiceResize
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomCrop, RandomFlip, Resize
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
 from perception.datasets.coco import CocoObjects
+from perception.datasets.loading import LoadImage
 from perception.datasets.resumable import ResumableBatchSampler, SeedAugmentation
 from perception.evaluation.coco import CocoObjectsMetric
 
@@ -17,7 +18,7 @@ data_root = "data/coco/"
 multi_scales = [(1333, edge) for edge in range(480, 801, 32)]
 unlimited = 1_000_000
 
-load_image = dict(type=LoadImageFromFile, imdecode_backend="pillow")
+load_image = dict(type=LoadImage)
 choose_scale = dict(type=RandomChoiceResize, resize_type=Resize, scales=multi_scales, keep_ratio=True, backend="pillow")
 
 train_pipeline = [

@@ -3,26 +3,26 @@
 Expected layout: ``data/coco/{train2017,val2017}/*.jpg`` and ``data/coco/annotations/instances_{train,val}2017.json``.
 """
 
-from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import AspectRatioBatchSampler
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
 from mmengine.dataset import DefaultSampler
 
 from perception.datasets.coco import CocoObjects
+from perception.datasets.loading import LoadImage
 from perception.evaluation.coco import CocoObjectsMetric
 
 data_root = "data/coco/"
 
 load_labels = dict(type=LoadAnnotations, with_bbox=True)
 train_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     load_labels,
     dict(type=Resize, scale=(1333, 800), keep_ratio=True),
     dict(type=RandomFlip, prob=0.5),
     dict(type=PackDetInputs),
 ]
 test_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     dict(type=Resize, scale=(1333, 800), keep_ratio=True),
     load_labels,
     dict(type=PackDetInputs, meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),

@@ -9,18 +9,15 @@ from mmengine.config import read_base
 with read_base():
     from .ade20k import *
 
-from mmseg.datasets import COCOStuffDataset
+from perception.datasets.segmentation import COCOStuff164k
 
 data_root = "data/coco_stuff164k/"
-load_labels = dict(type=LoadAnnotations)
-train_pipeline[2] = load_labels
-test_pipeline[3] = load_labels
 for loader, split, pipeline in (
     (train_dataloader, "train2017", train_pipeline),
     (val_dataloader, "val2017", test_pipeline),
 ):
     loader["dataset"] = dict(
-        type=COCOStuffDataset,
+        type=COCOStuff164k,
         data_root=data_root,
         data_prefix=dict(img_path=f"images/{split}", seg_map_path=f"annotations/{split}"),
         pipeline=pipeline,

@@ -5,12 +5,12 @@ made by ``tools/dataset_converters/split_dota.py`` (docs/data.md). The test set 
 writes the files that its server wants.
 """
 
-from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
 from mmengine.dataset import DefaultSampler
 from mmrotate.datasets.transforms import ConvertBoxType
 
 from perception.datasets.dota_patches import DotaPatches
+from perception.datasets.loading import LoadImage
 from perception.datasets.oriented import IgnoreSmallObjects
 from perception.datasets.resumable import SeedAugmentation
 from perception.datasets.resumable_epochs import ResumableEpochBatchSampler
@@ -25,7 +25,7 @@ load_boxes = [
 ]
 train_pipeline = [
     dict(type=SeedAugmentation),
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     *load_boxes,
     dict(type=Resize, scale=image_size, keep_ratio=True),
     # Independent flips with probability 0.5 each.
@@ -35,7 +35,7 @@ train_pipeline = [
 ]
 pack_for_testing = dict(type=PackDetInputs, meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"))
 test_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     dict(type=Resize, scale=image_size, keep_ratio=True),
     pack_for_testing,
 ]

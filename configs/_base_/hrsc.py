@@ -3,13 +3,13 @@
 Expected layout: ``data/hrsc/FullDataSet/{AllImages,Annotations}`` and ``data/hrsc/ImageSets/{trainval,test}.txt``.
 """
 
-from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
 from mmengine.dataset import DefaultSampler
 from mmengine.runner import ValLoop
 from mmrotate.datasets.transforms import ConvertBoxType
 
 from perception.datasets.hrsc import HrscShips
+from perception.datasets.loading import LoadImage
 from perception.datasets.oriented import IgnoreSmallObjects
 from perception.datasets.resumable import SeedAugmentation
 from perception.datasets.resumable_epochs import ResumableEpochBatchSampler
@@ -24,7 +24,7 @@ load_boxes = [
 ]
 train_pipeline = [
     dict(type=SeedAugmentation),
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     *load_boxes,
     dict(type=Resize, scale=image_size, keep_ratio=True),
     dict(type=RandomFlip, prob=0.75, direction=["horizontal", "vertical", "diagonal"]),
@@ -32,7 +32,7 @@ train_pipeline = [
     dict(type=PackDetInputs),
 ]
 test_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     dict(type=Resize, scale=image_size, keep_ratio=True),
     *load_boxes,
     dict(type=PackDetInputs, meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),

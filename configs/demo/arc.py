@@ -26,7 +26,7 @@ for step in train_pipeline:
     if "scale" in step:
         step.update(dict(scale=image_size))
 test_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     dict(type=Resize, scale=image_size, keep_ratio=True),
     *load_boxes,  # in the pixels of the file, as predictions are
     pack_for_testing,

@@ -9,9 +9,9 @@ from mmengine.config import read_base
 with read_base():
     from ..freqfusion import *
 
-from mmseg.datasets import BaseSegDataset
 from mmseg.models import FCNHead
 
+from perception.datasets.segmentation import SegmentationFolders
 from projects.freqfusion.neck import FreqFusionFPN
 
 data_root = "data/demo/regions/"
@@ -20,16 +20,16 @@ max_iters = 1000
 
 train_pipeline = [
     dict(type=SeedAugmentation),
-    dict(type=LoadImageFromFile),
-    dict(type=LoadAnnotations, reduce_zero_label=True),
+    dict(type=LoadImage),
+    dict(type=LoadSegMapAnnotations),
     dict(type=RandomCrop, crop_size=crop_size),
     dict(type=RandomFlip, prob=0.5),
     dict(type=PackSegInputs),
 ]
 test_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     dict(type=ResizeToMultiple, size_divisor=32),
-    dict(type=LoadAnnotations, reduce_zero_label=True),
+    dict(type=LoadSegMapAnnotations),
     dict(type=PackSegInputs),
 ]
 metainfo = dict(
@@ -40,7 +40,7 @@ metainfo = dict(
     ],
 )
 dataset = dict(
-    type=BaseSegDataset,
+    type=SegmentationFolders,
     data_root=data_root,
     metainfo=metainfo,
     img_suffix=".jpg",

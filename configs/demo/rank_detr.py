@@ -16,14 +16,14 @@ image_size = (144, 144)
 
 train_pipeline = [
     dict(type=SeedAugmentation),
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     dict(type=LoadAnnotations, with_bbox=True),
     dict(type=RandomFlip, prob=0.5),
     dict(type=RandomChoiceResize, resize_type=Resize, scales=[(s, s) for s in (112, 128, 144)], keep_ratio=True),
     dict(type=PackDetInputs),
 ]
 test_pipeline = [
-    dict(type=LoadImageFromFile),
+    dict(type=LoadImage),
     dict(type=Resize, scale=image_size, keep_ratio=True),
     dict(type=LoadAnnotations, with_bbox=True),
     dict(type=PackDetInputs, meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),

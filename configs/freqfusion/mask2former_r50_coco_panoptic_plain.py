@@ -21,6 +21,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.optim import MultiStepLR
 from mmengine.runner import IterBasedTrainLoop, TestLoop, ValLoop
 
+from perception.datasets.loading import LoadImage
 from perception.datasets.resumable import ResumableBatchSampler, SeedAugmentation
 from perception.engine.hooks import ExactResumeHook
 
@@ -29,7 +30,7 @@ max_iters = 368_750
 
 train_pipeline = [
     dict(type=SeedAugmentation),
-    dict(type=LoadImageFromFile, to_float32=True),
+    dict(type=LoadImage, to_float32=True),
     dict(type=LoadPanopticAnnotations),
     dict(type=RandomFlip, prob=0.5),
     dict(type=RandomResize, scale=image_size, ratio_range=(0.1, 2.0), keep_ratio=True, resize_type=Resize),

@@ -29,6 +29,32 @@ from PIL import Image, UnidentifiedImageError
 # (MPO) are recognised by JPEG's entry.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
+# HEIC is here although it cannot be decoded: a phone's folder must not look empty.
+IMAGE_SUFFIXES = frozenset(
+    [
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".mpo",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
+)
+"""By these a file of a folder is taken for an image."""
+
 MAX_PIXELS = 2**30
 """Larger images are not read whole; it is OpenCV's limit as well."""
 
@@ -132,14 +158,21 @@ def upright_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
         UnreadableImageError: see :func:`check_samples`.
     """
     check_samples(image)
-    rgb = _reduced_rgb(image, factor)
-    # After the pixels: in PNG files it may follow them, and looking for it would load them and hide their faults.
-    orientation = orientation_of(image)
-    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    return _upright(_reduced_rgb(image, factor), orientation_of(image))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An opened file as it is stored, but upright: grey stays grey, and a palette's indices stay indices."""
+    image.load()
+    return _upright(image, orientation_of(image))
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of an opened file, 1 to 8; metadata that cannot be parsed counts as none."""
+    """The EXIF orientation of an opened file, 1 to 8; metadata that cannot be parsed counts as none.
+
+    To be asked for after the pixels: in PNG files it may follow them, and looking for it loads them and hides their
+    faults.
+    """
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, struct.error):
@@ -154,6 +187,10 @@ def orientation_of_file(path: str | os.PathLike[str]) -> int:
             return _header_orientation(image)
     except UnreadableImageError:
         return 1
+
+
+def _upright(pixels: Image.Image, orientation: int) -> Image.Image:
+    return pixels.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else pixels
 
 
 def _header_orientation(image: Image.Image) -> int:

@@ -200,7 +200,7 @@ def _in_memory_pipeline(cfg: Config) -> tuple[Compose, bool]:
     for step in _test_pipeline(cfg):
         kind = step["type"] if isinstance(step["type"], str) else step["type"].__name__
         kind = kind.rpartition(".")[2]
-        if kind in ("LoadImageFromFile", "InferencerLoader", "LoadImageFromNDArray"):
+        if kind in ("LoadImage", "LoadImageFromFile", "InferencerLoader", "LoadImageFromNDArray"):
             if not step.get("color_type", "color").startswith("color"):
                 raise UserError(
                     f"the config's test pipeline loads images with color_type={step['color_type']!r}; "

@@ -61,5 +61,36 @@ def test_what_cannot_be_read_says_so(tmp_path):
     empty = dict(data_root=str(tmp_path), data_prefix=dict(img_path=""), pipeline=[])
     with pytest.raises(UserError, match=r"holds no \.txt files with labels"):
         DotaPatches(ann_file="0/images/", **empty)
-    with pytest.raises(UserError, match=r"holds no \.png images"):
+    with pytest.raises(UserError, match="holds no images"):
         DotaPatches(**empty)
+    with pytest.raises(UserError, match=r"holds no \.bmp images"):
+        DotaPatches(img_suffix="bmp", **empty)
+
+
+def test_images_of_any_suffix(tmp_path):
+    patches(tmp_path, dict.fromkeys(("P0", "P1", "P2"), "1 2 7 2 7 5 1 5 ship 0\n"))
+    (tmp_path / "images" / "P1.png").rename(tmp_path / "images" / "P1.JPG")
+    (tmp_path / "images" / "P2.png").rename(tmp_path / "images" / "P2.tif")
+    paths = dict(data_root=str(tmp_path), data_prefix=dict(img_path="images/"), pipeline=[])
+    for ann_file in ("annfiles/", ""):
+        found = DotaPatches(ann_file=ann_file, **paths)
+        infos = [found.get_data_info(i) for i in range(3)]
+        assert [info["file_name"] for info in infos] == ["P0.png", "P1.JPG", "P2.tif"]
+        assert [info["img_id"] for info in infos] == ["P0", "P1", "P2"]
+        assert all(cv2.imread(info["img_path"]).shape == (8, 8, 3) for info in infos)
+    with pytest.raises(UserError, match=r"2 of 3 label files in .* have no image in .*: P1\.txt, P2\.txt"):
+        DotaPatches(ann_file="annfiles/", img_suffix="png", **paths)
+    cv2.imwrite(str(tmp_path / "images" / "P0.jpg"), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match=r"P0\.jpg and P0\.png have the same name"):
+        DotaPatches(ann_file="annfiles/", **paths)
+
+
+def test_labels_without_image_and_images_without_labels(tmp_path, caplog):
+    patches(tmp_path, {"P0": "1 2 7 2 7 5 1 5 ship 0\n", "P1": ""})
+    paths = dict(data_root=str(tmp_path), ann_file="annfiles/", data_prefix=dict(img_path="images/"), pipeline=[])
+    (tmp_path / "annfiles" / "zz.txt").touch()
+    with pytest.raises(UserError, match=r"1 of 3 label files in .* have no image in .*: zz\.txt; add the images"):
+        DotaPatches(**paths)
+    (tmp_path / "annfiles" / "zz.txt").unlink()
+    (tmp_path / "annfiles" / "P1.txt").unlink()
+    assert len(DotaPatches(**paths)) == 1
