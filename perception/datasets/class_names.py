@@ -43,7 +43,12 @@ class Difference:
 
 
 def near_miss(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that `name` probably stands for: the same but for case, spaces and such, or a slip of the pen."""
+    """The candidate that `name` probably stands for: the same but for case, spaces and such, or a slip of the pen.
+
+    Example:
+        >>> near_miss("trafic_light", ["traffic light", "train", "truck"])
+        'traffic light'
+    """
     plain = {_plain(candidate): candidate for candidate in candidates}
     found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.65)
     return plain[found[0]] if found else None

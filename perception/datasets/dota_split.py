@@ -80,6 +80,10 @@ def windows_of(width: int, height: int, params: SplitParams) -> np.ndarray:
 
     The last window of a row or a column is shifted back to the border; where the image is smaller than the window, it
     starts at 0 and reaches beyond the image.
+
+    Example:
+        >>> windows_of(1500, 900, SplitParams()).tolist()  # of 1024 pixels that overlap by 200
+        [[0, 0, 1024, 1024], [476, 0, 1500, 1024]]
     """
     grids = []
     for size, gap in params.windows():

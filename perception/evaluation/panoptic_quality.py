@@ -17,7 +17,12 @@ OFFSET = 256**3
 
 
 def rgb2id(color: np.ndarray) -> np.ndarray | int:
-    """Ids of segments from colours (..., 3): red + 256 green + 65536 blue."""
+    """Ids of segments from colours (..., 3): red + 256 green + 65536 blue.
+
+    Example:
+        >>> rgb2id(np.array([[[1, 2, 0], [0, 0, 1]]]))
+        array([[  513, 65536]], dtype=int32)
+    """
     red, green, blue = np.moveaxis(np.asarray(color).astype(np.int32), -1, 0)
     ids = red + 256 * green + 256**2 * blue
     return ids if ids.ndim else int(ids)

@@ -84,7 +84,12 @@ def strict_ranks(
 
 
 def recalls(ranks: Tensor, gallery_size: int, at: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """Percentage of ranks within each cut-off, and within one percent of the gallery."""
+    """Percentage of ranks within each cut-off, and within one percent of the gallery.
+
+    Example:
+        >>> recalls(torch.tensor([1, 3, 40, 7]), gallery_size=1000)
+        {'R@1': 25.0, 'R@5': 50.0, 'R@10': 75.0, 'R@1%': 75.0}
+    """
     cuts = {f"R@{k}": k for k in at} | {"R@1%": max(1, gallery_size // 100)}
     return {name: 100 * (ranks <= k).double().mean().item() for name, k in cuts.items()}
 

@@ -111,7 +111,13 @@ def _touching_of_one_class(
 
 
 def quadrilateral_iou(boxes: Tensor, corners: Tensor) -> Tensor:
-    """Intersection over union (P,) of rotated boxes (P, 5) and simple quadrilaterals (P, 4, 2) of equal index."""
+    """Intersection over union (P,) of rotated boxes (P, 5) and simple quadrilaterals (P, 4, 2) of equal index.
+
+    Example:
+        >>> corners = torch.tensor([[[0.0, 0.0], [4.0, 0.0], [4.0, 2.0], [0.0, 2.0]]])
+        >>> quadrilateral_iou(torch.tensor([[2.0, 1.0, 2.0, 2.0, 0.0]]), corners)
+        tensor([0.5000])
+    """
     # In the frame of the box that box is upright and centred.
     relative = rotate(corners - boxes[:, None, :2], -boxes[:, None, 4])
     shared = area_within_rectangle(relative, boxes[:, 2:4] / 2)

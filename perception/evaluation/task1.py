@@ -145,6 +145,11 @@ def task1_name(class_name: str) -> str:
 
 
 def task1_line(image: str, score: float, corners: Sequence[float]) -> str:
-    """One detection: `corners` are x1, y1, ..., x4, y4 in pixels."""
+    """One detection: `corners` are x1, y1, ..., x4, y4 in pixels.
+
+    Example:
+        >>> task1_line("P0001", 0.5, [1, 1, 9, 1, 9, 5, 1, 5])
+        'P0001 0.5000 1.00 1.00 9.00 1.00 9.00 5.00 1.00 5.00\\n'
+    """
     coordinates = " ".join(f"{value:.2f}" for value in corners)
     return f"{image} {np.format_float_positional(np.float32(score), min_digits=4)} {coordinates}\n"

@@ -28,6 +28,12 @@ def pixel_rays(
 
     Raises:
         ValueError: a focal length is not positive.
+
+    Example:
+        >>> intrinsics = torch.tensor([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [0.0, 0.0, 1.0]])  # a focal length of 2 pixels
+        >>> origins, directions = pixel_rays(2, 2, intrinsics, torch.eye(4), convention="opencv")
+        >>> directions[0, 1]  # the upper right pixel
+        tensor([ 0.2500, -0.2500,  1.0000])
     """
     fx, fy, cx, cy = (float(intrinsics[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     if not (fx > 0 and fy > 0):

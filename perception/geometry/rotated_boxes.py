@@ -11,13 +11,26 @@ from perception.ops.polygons import rotate
 
 
 def box_corners(boxes: Tensor) -> Tensor:
-    """Corners (..., 4, 2) of boxes (..., 5), clockwise as seen in the image; of an upright box from its top left."""
+    """Corners (..., 4, 2) of boxes (..., 5), clockwise as seen in the image; of an upright box from its top left.
+
+    Example:
+        >>> box_corners(torch.tensor([10.0, 10.0, 4.0, 2.0, torch.pi / 2]))  # its top left is now top right
+        tensor([[11.,  8.],
+                [11., 12.],
+                [ 9., 12.],
+                [ 9.,  8.]])
+    """
     signs = boxes.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     return boxes[..., None, :2] + rotate(signs * boxes[..., None, 2:4] / 2, boxes[..., None, 4])
 
 
 def as_le90(boxes: Tensor) -> Tensor:
-    """The same boxes (..., 5) with w >= h and the angle in [-pi/2, pi/2)."""
+    """The same boxes (..., 5) with w >= h and the angle in [-pi/2, pi/2).
+
+    Example:
+        >>> as_le90(torch.tensor([0.0, 0.0, 2.0, 6.0, 0.5]))  # higher than wide
+        tensor([ 0.0000,  0.0000,  6.0000,  2.0000, -1.0708])
+    """
     centre, width, height, angle = boxes[..., :2], boxes[..., 2], boxes[..., 3], boxes[..., 4]
     swap = width < height
     angle = torch.where(swap, angle + math.pi / 2, angle)

@@ -34,6 +34,12 @@ def suppress(bounds: np.ndarray, order: np.ndarray, labels: np.ndarray, conflict
 
     Returns:
         Indices (K,) of the boxes that stay, best first.
+
+    Example:
+        >>> bounds = np.array([[0, 0, 4, 4], [1, 0, 5, 4], [9, 9, 12, 12]])
+        >>> order, labels = np.array([1, 0, 2]), np.zeros(3, np.int64)
+        >>> suppress(bounds, order, labels, lambda first, second: np.ones(len(first), bool))  # whatever touches
+        array([1, 2])
     """
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))

@@ -16,6 +16,10 @@ def inverse_sigmoid(x: Tensor, eps: float) -> Tensor:
 
     Returns:
         ``log(max(x, eps) / max(1 - x, eps))``, same shape.
+
+    Example:
+        >>> inverse_sigmoid(torch.tensor([0.0, 0.5, 0.9]), eps=1e-3)
+        tensor([-6.9078,  0.0000,  2.1972])
     """
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))

@@ -30,6 +30,11 @@ def alphas_to_weights(
     Returns:
         Weights of shape :math:`(M,)`, and the transmittance at the end of each ray of shape :math:`(N,)` (1 for a ray
         without samples).
+
+    Example:
+        >>> weights, left = alphas_to_weights(torch.tensor([0.5, 0.5, 0.2]), torch.tensor([0, 0, 1]), num_rays=2)
+        >>> weights, left
+        (tensor([0.5000, 0.2500, 0.2000]), tensor([0.2500, 0.8000]))
     """
     if native("alphas_to_weights", alpha):
         ray = torch.arange(num_rays + 1, device=alpha.device)

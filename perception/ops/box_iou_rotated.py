@@ -35,6 +35,12 @@ def box_iou_rotated(
 
     Raises:
         ValueError: if ``mode`` is unknown.
+
+    Example:
+        >>> upright = torch.tensor([[0.0, 0.0, 4.0, 2.0, 0.0]])
+        >>> turned = torch.tensor([[0.0, 0.0, 4.0, 2.0, torch.pi / 2], [9.0, 9.0, 4.0, 2.0, 0.0]])
+        >>> box_iou_rotated(upright, turned)  # they share 4 of 12 pixels
+        tensor([[0.3333, 0.0000]])
     """
     if mode not in ("iou", "iof"):
         raise ValueError(f"mode must be 'iou' or 'iof', got {mode!r}")

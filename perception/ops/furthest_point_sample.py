@@ -27,6 +27,11 @@ def furthest_point_sample(points: Tensor, num_points: int, skip_near_origin: boo
 
     Returns:
         Indices, int64 of shape :math:`(B, \text{num\_points})`.
+
+    Example:
+        >>> points = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [2, 0, 0]]])
+        >>> furthest_point_sample(points, 3)
+        tensor([[0, 2, 3]])
     """
     if native("furthest_point_sample", points):
         return torch.ops.perception.furthest_point_sample(points, num_points, skip_near_origin)

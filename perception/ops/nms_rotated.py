@@ -33,6 +33,11 @@ def nms_rotated(
 
     Returns:
         Indices of the kept boxes by falling score, int64 of shape :math:`(K,)`.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 4.0, 2.0, 0.0], [0.1, 0.0, 4.0, 2.0, 0.1], [9.0, 9.0, 4.0, 2.0, 0.0]])
+        >>> nms_rotated(boxes, torch.tensor([0.8, 0.9, 0.7]), iou_threshold=0.5)
+        tensor([1, 2])
     """
     order = torch.sort(scores.detach(), descending=True, stable=True)[1]
     threshold = round_to_dtype(iou_threshold, boxes.dtype)

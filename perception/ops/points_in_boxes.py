@@ -18,6 +18,11 @@ def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
 
     Returns:
         Boolean tensor of shape :math:`(..., N, M)`.
+
+    Example:
+        >>> box = torch.tensor([[0.0, 0.0, 0.0, 4.0, 2.0, 1.5, torch.pi / 2]])  # its length lies along y
+        >>> points_in_boxes(torch.tensor([[0.0, 1.5, 0.5], [1.5, 0.0, 0.5], [0.0, 0.0, -0.1]]), box)[:, 0]
+        tensor([ True, False, False])
     """
     points, boxes = points[..., :, None, :], boxes[..., None, :, :]
     shift = points - boxes[..., :3]

@@ -16,6 +16,12 @@ def voxel_coordinates(points: Tensor, voxel_size: Tensor, bounds: Tensor) -> Ten
 
     Returns:
         Coordinates (z, y, x), int64 of shape :math:`(N, 3)`; -1 throughout for a point out of bounds.
+
+    Example:
+        >>> points = torch.tensor([[0.3, 0.1, 0.0], [9.0, 0.0, 0.0]])
+        >>> voxel_coordinates(points, torch.tensor([0.25, 0.25, 1.0]), torch.tensor([0.0, 0.0, -1.0, 1.0, 1.0, 1.0]))
+        tensor([[ 1,  0,  1],
+                [-1, -1, -1]])
     """
     low, size = bounds[:3].to(points), voxel_size.to(points)
     cell = ((points[:, :3] - low) / size).floor()

@@ -16,6 +16,10 @@ def positional_encoding(x: Tensor, bands: Tensor) -> Tensor:
 
     Within the sines, and within the cosines, all bands of one component follow each other (DirectVoxGO's order). There
     is no factor of pi.
+
+    Example:
+        >>> positional_encoding(torch.tensor([[0.5]]), frequency_bands(2))  # x, two sines, two cosines
+        tensor([[0.5000, 0.4794, 0.8415, 0.8776, 0.5403]])
     """
     scaled = (x[..., None] * bands).flatten(-2)  # (..., D, F) -> (..., D * F)
     return torch.cat([x, scaled.sin(), scaled.cos()], -1)

@@ -20,6 +20,10 @@ def grid_resolution(xyz_min: Tensor, xyz_max: Tensor, num_voxels: int) -> tuple[
 
     Raises:
         ValueError: the box has no volume, or an axis would have no voxel.
+
+    Example:
+        >>> grid_resolution(torch.zeros(3), torch.tensor([4.0, 2.0, 1.0]), num_voxels=64)
+        (tensor(0.5000), (8, 4, 2))
     """
     extent = xyz_max - xyz_min
     if not bool((extent > 0).all() and extent.isfinite().all()):

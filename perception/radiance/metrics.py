@@ -9,7 +9,12 @@ MARGIN = 5  # pixels from the centre of a window to its edge
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, ``-10 log10(mean squared error)`` for a peak of 1; any shape."""
+    """Peak signal-to-noise ratio in dB, ``-10 log10(mean squared error)`` for a peak of 1; any shape.
+
+    Example:
+        >>> psnr(torch.full((4, 4, 3), 0.6), torch.full((4, 4, 3), 0.5))
+        tensor(20.0000)
+    """
     return -10 * torch.log10(torch.mean((prediction - target) ** 2))
 
 
