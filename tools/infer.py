@@ -23,8 +23,9 @@ EPILOG = """what OUT holds:
   skipped.json        files that could not be used, with reasons
   run.json            what the run was started with
 
---tile reads huge images in parts, of which no more than a few are in memory; pip install 'perception[raster]' provides
-the readers (rasterio for GeoTIFF, pyvips for JPEG and PNG). Pictures of them are reduced to at most 4096 pixels a side.
+--tile reads huge images in parts, no more than a few in memory; `pip install rasterio pyvips pyvips-binary`
+provides the readers (rasterio for GeoTIFF, pyvips for JPEG and PNG) where `make setup` has not. Pictures of them are
+reduced to at most 4096 pixels a side.
 
 An interrupted run continues where it stopped when the same command is started again.
 Exit status: 0 all images done, 3 some skipped, 1 nothing could be done, 2 wrong usage.

@@ -123,7 +123,8 @@ def _with_pillow(source: Source) -> Raster | Refused:
 
 @cache
 def _say_whole(has_reader: bool) -> None:
-    remedy = "libvips cannot read them" if has_reader else "pip install 'perception[raster]' reads them in parts"
+    install = "`pip install rasterio pyvips pyvips-binary` gives what reads them in parts"
+    remedy = "libvips cannot read them" if has_reader else install
     warnings.warn(f"images are decoded whole, which takes memory: {remedy}", stacklevel=4)
 
 
