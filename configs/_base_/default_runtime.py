@@ -1,10 +1,11 @@
 """Runtime settings that every MMEngine recipe starts from."""
 
-from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.hooks import CheckpointHook, DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook
 from mmengine.runner import LogProcessor
 from mmengine.visualization import LocalVisBackend
+
+from perception.engine.detection_pictures import DetectionPicturesHook
 
 default_scope = "mmdet"
 default_hooks = dict(
@@ -13,7 +14,7 @@ default_hooks = dict(
     param_scheduler=dict(type=ParamSchedulerHook),
     checkpoint=dict(type=CheckpointHook, by_epoch=False, interval=5000, max_keep_ckpts=3),
     sampler_seed=dict(type=DistSamplerSeedHook),
-    visualization=dict(type=DetVisualizationHook),
+    visualization=dict(type=DetectionPicturesHook),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

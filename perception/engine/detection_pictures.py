@@ -1,0 +1,40 @@
+"""Pictures of detections, drawn while a model is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmdet.engine.hooks import DetVisualizationHook
+from mmdet.registry import HOOKS
+from mmdet.structures import DetDataSample
+from mmengine.runner import Runner
+
+from perception.datasets.images import read_image
+
+from .picture_files import picture_files, tested_images
+
+
+@HOOKS.register_module()
+class DetectionPicturesHook(DetVisualizationHook):
+    """mmdet's hook, which gave images of one name in several folders one picture and read files in its own way.
+
+    ``test_out_dir`` is the folder for the pictures of a test run, in the folder tree and with the names of the images.
+    """
+
+    def before_test(self, runner: Runner) -> None:
+        """Settle the names of all pictures."""
+        if self.test_out_dir is not None:
+            self._files = picture_files(tested_images(runner), self.test_out_dir)
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[DetDataSample]
+    ) -> None:
+        """Draw ground truth and predictions side by side."""
+        if self.test_out_dir is None:
+            return super().after_test_iter(runner, batch_idx, data_batch, outputs)
+        for sample in outputs:
+            file = self._files[sample.img_path]
+            image = read_image(sample.img_path)
+            self._visualizer.add_datasample(
+                file.name, image, data_sample=sample, pred_score_thr=self.score_thr, out_file=str(file)
+            )
