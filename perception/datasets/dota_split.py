@@ -1,15 +1,17 @@
 """Cutting large aerial images and their labels into square patches, as DOTA's detectors are trained and tested on.
 
 A patch keeps the image's resolution: a rate r divides the side and the gap of the windows by r, and the training
-pipeline resizes all patches to one size. At most one decoded image is in memory.
+pipeline resizes all patches to one size. Images are read window by window where the caller has a reader that can, and
+are upright, as :mod:`perception.datasets.images` says; labels are those of the upright image.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from math import ceil, inf
 from pathlib import Path
@@ -17,21 +19,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 
 from perception.datasets.dota import Labels, Patch, format_labels, read_labels
+from perception.datasets.images import IMAGE_SUFFIXES, UnreadableImageError
 from perception.datasets.synthetic.folder import Recipe, Summary, publish
+from perception.datasets.windows import ImageWindows, WholeImage, Window
 from perception.ops.polygons import area_within_rectangle, polygon_area
 
-VERSION = 1  # to be raised by every change that alters the files
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+VERSION = 2  # to be raised by every change that alters the files
 
 CUT_DIFFICULTY = 2
 """The difficulty of objects that reach out of their window."""
-
-# PIL guards against hostile uploads; a single scene may well have 16384 x 16384 pixels.
-Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
@@ -161,9 +159,9 @@ def find_sources(folders: Sequence[Path], labels: str | None) -> list[Source]:
         for needed in ("images",) if labels is None else ("images", labels):
             if not (folder / needed).is_dir():
                 raise ValueError(f"{folder / needed} is missing")
-        found = [path for path in sorted((folder / "images").iterdir()) if path.suffix.lower() in SUFFIXES]
+        found = [path for path in sorted((folder / "images").iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
         if not found:
-            raise ValueError(f"{folder / 'images'} holds no image ({', '.join(SUFFIXES)})")
+            raise ValueError(f"{folder / 'images'} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
         for path in found:
             if path.stem in sources:
                 raise ValueError(f"{path} and {sources[path.stem].image} have the same name")
@@ -171,11 +169,19 @@ def find_sources(folders: Sequence[Path], labels: str | None) -> list[Source]:
     return list(sources.values())
 
 
+def labels_without_image(folders: Sequence[Path], labels: str, sources: Sequence[Source]) -> list[Path]:
+    """Label files of `FOLDER/LABELS` that belong to none of the sources, in the order of their names."""
+    used = {source.labels for source in sources}
+    found = (path for folder in map(Path, folders) for path in sorted((folder / labels).glob("*.txt")))
+    return [path for path in found if path not in used]
+
+
 def split(
     sources: Sequence[Source],
     out: Path,
     params: SplitParams,
     *,
+    open_image: Callable[[Path], ImageWindows] = WholeImage,
     overwrite: bool = False,
     workers: int = 2,
     on_progress: Callable[[int, int], None] | None = None,
@@ -188,6 +194,7 @@ def split(
     `unreadable`.
 
     Args:
+        open_image: opens an image file, or raises `UnreadableImageError`.
         overwrite: replace a set that was made of other files or with other parameters.
         workers: threads that encode patches.
         on_progress: called with the number of finished images and their total.
@@ -204,23 +211,23 @@ def split(
         for folder in ("images", "annfiles") if sources[0].labels else ("images",):
             (root / folder).mkdir()
         with ThreadPoolExecutor(workers) as pool:
+            writer = _PatchWriter(root, params.pad, pool, at_once=2 * workers)
             for done, source in enumerate(sources, start=1):
                 try:
-                    image, labels = _read(source)
-                except (OSError, ValueError, SyntaxError) as error:  # PIL calls some broken PNGs a SyntaxError
+                    labels = None if source.labels is None else read_labels(source.labels)
+                except (OSError, ValueError) as error:
+                    problem: Exception | None = error
+                else:
+                    problem = _cut(source.image, open_image, labels, params, writer)
+                if problem is None:
+                    counts["images"] += 1
+                else:
                     counts["unreadable"] += 1
                     if on_problem is not None:
-                        on_problem(f"{source.image} is left out: {error}")
-                else:
-                    write_one = _patch_writer(root, source, image, params.pad)
-                    objects = list(pool.map(write_one, _patches(image, labels, params)))
-                    counts["images"] += 1
-                    counts["patches"] += len(objects)
-                    counts["objects"] += sum(objects)
-                    # What the next one needs is not added to this one's memory.
-                    del image, write_one
+                        on_problem(f"{source.image} is left out: {problem}")
                 if on_progress is not None:
                     on_progress(done, len(sources))
+            counts.update(patches=writer.patches, objects=writer.objects)
         if not counts["images"]:
             raise ValueError(f"none of {len(sources)} images could be read")
         return {"patches": counts}
@@ -240,38 +247,83 @@ def _fingerprint(sources: Sequence[Source]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read(source: Source) -> tuple[Image.Image, Labels | None]:
-    labels = None if source.labels is None else read_labels(source.labels)
-    image = Image.open(source.image)
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        raise ValueError(f"pixels of more than 8 bits a channel (mode {image.mode}) are not supported")
-    image.load()
-    return image, labels
+def _cut(
+    path: Path,
+    open_image: Callable[[Path], ImageWindows],
+    labels: Labels | None,
+    params: SplitParams,
+    writer: _PatchWriter,
+) -> UnreadableImageError | None:
+    """Write the patches of one image, or none of them and return why."""
+    try:
+        image = open_image(path)
+    except UnreadableImageError as error:
+        return error
+    try:
+        for window, inside in _patches(image.width, image.height, labels, params):
+            x1, y1, x2, y2 = (int(value) for value in window)
+            pixels = image.read(Window(x1, y1, min(x2, image.width) - x1, min(y2, image.height) - y1))
+            writer.add(Patch(path.stem, x2 - x1, x1, y1), pixels, inside)
+    except UnreadableImageError as error:
+        writer.drop()
+        return error
+    finally:
+        image.close()
+    writer.keep()
+    return None
 
 
 def _patches(
-    image: Image.Image, labels: Labels | None, params: SplitParams
+    width: int, height: int, labels: Labels | None, params: SplitParams
 ) -> Iterator[tuple[np.ndarray, Labels | None]]:
-    windows = windows_of(*image.size, params)
+    """Windows with what they hold, from the top down, as readers of rows want it."""
+    windows = windows_of(width, height, params)
     shares = None if labels is None else shares_inside(labels.corners, windows)
-    for k, window in enumerate(windows):
-        yield window, None if labels is None else labels_in(labels, window, shares[:, k], params)
+    for k in np.argsort(windows[:, 1], kind="stable"):
+        yield windows[k], None if labels is None else labels_in(labels, windows[k], shares[:, k], params)
 
 
-def _patch_writer(root: Path, source: Source, image: Image.Image, pad: tuple[int, int, int]) -> Callable:
-    """A function that writes one patch and returns the number of its objects."""
+class _PatchWriter:
+    """Writes the patches of one image after another, in threads, and can take back those of the current one."""
 
-    def write(patch: tuple[np.ndarray, Labels | None]) -> int:
-        (x1, y1, x2, y2), labels = (int(value) for value in patch[0]), patch[1]
-        name = Patch(source.image.stem, x2 - x1, x1, y1).name
-        crop = image.crop((x1, y1, min(x2, image.width), min(y2, image.height))).convert("RGB")
-        pixels = np.full((y2 - y1, x2 - x1, 3), pad[::-1], np.uint8)
-        pixels[: crop.height, : crop.width] = np.asarray(crop)[..., ::-1]
-        _, encoded = cv2.imencode(".png", pixels)
-        (root / "images" / f"{name}.png").write_bytes(encoded.tobytes())
-        if labels is None:
-            return 0
-        (root / "annfiles" / f"{name}.txt").write_text(format_labels(labels), encoding="utf-8")
-        return len(labels.classes)
+    def __init__(self, root: Path, pad: tuple[int, int, int], pool: ThreadPoolExecutor, at_once: int):
+        self._root, self._pad, self._pool, self._at_once = root, pad, pool, at_once
+        self._names: list[str] = []
+        self._pending: deque[Future[None]] = deque()
+        self._new_objects = 0
+        self.patches = self.objects = 0
 
-    return write
+    def add(self, patch: Patch, pixels: np.ndarray, labels: Labels | None) -> None:
+        """Have a patch written; waits when many are under way already."""
+        self._names.append(patch.name)
+        self._new_objects += 0 if labels is None else len(labels.classes)
+        self._pending.append(self._pool.submit(self._write, patch, pixels, labels))
+        if len(self._pending) > self._at_once:
+            self._pending.popleft().result()
+
+    def keep(self) -> None:
+        """Count the patches of an image that is done."""
+        self._wait()
+        self.patches += len(self._names)
+        self.objects += self._new_objects
+        self._names, self._new_objects = [], 0
+
+    def drop(self) -> None:
+        """Remove the patches of an image that turned out to be damaged."""
+        self._wait()
+        for name in self._names:
+            (self._root / "images" / f"{name}.png").unlink()
+            (self._root / "annfiles" / f"{name}.txt").unlink(missing_ok=True)
+        self._names, self._new_objects = [], 0
+
+    def _wait(self) -> None:
+        while self._pending:
+            self._pending.popleft().result()
+
+    def _write(self, patch: Patch, pixels: np.ndarray, labels: Labels | None) -> None:
+        padded = np.full((patch.size, patch.size, 3), self._pad[::-1], np.uint8)
+        padded[: pixels.shape[0], : pixels.shape[1]] = pixels[..., ::-1]
+        _, encoded = cv2.imencode(".png", padded)
+        (self._root / "images" / f"{patch.name}.png").write_bytes(encoded.tobytes())
+        if labels is not None:
+            (self._root / "annfiles" / f"{patch.name}.txt").write_text(format_labels(labels), encoding="utf-8")

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from perception.datasets.images import FORMATS, orientation_of_file
+from perception.datasets.images import FORMATS, UnreadableImageError, orientation_of_file
+from perception.datasets.windows import ImageWindows, WholeImage
 from perception.inference.decoding import FULL_PIXELS, Refused, decode
 from perception.inference.scan import Source
 from perception.inference.tiles import Window
@@ -38,7 +39,7 @@ _GDAL_CACHE_MB = 64
 _ROWS_AT_ONCE = 64
 
 
-class DamagedError(Exception):
+class DamagedError(UnreadableImageError):
     """A file cannot be read on; the message is the reason."""
 
 
@@ -84,6 +85,17 @@ def open_raster(source: Source) -> Raster | Refused:
         if opened is not None:
             return opened
     return _with_pillow(source)
+
+
+def open_windows(path: Path) -> ImageWindows:
+    """Opens a file that is to be cut up outside a folder run, whole where there is no other way and however large.
+
+    Raises:
+        UnreadableImageError: it cannot be opened.
+    """
+    opened = open_raster(Source(path.name, path, path.stat().st_size))
+    # Folder inference refuses for memory too; every other reason comes again.
+    return WholeImage(path) if isinstance(opened, Refused) else opened
 
 
 def _with_gdal(source: Source) -> Raster | Refused | None:

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from perception.datasets.windows import Window
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -22,24 +24,6 @@ class Tiling:
     def __post_init__(self):
         if not 0 <= self.overlap < self.size:
             raise ValueError(f"the overlap must be at least 0 and below the tile's {self.size}, not {self.overlap}")
-
-
-@dataclass(frozen=True)
-class Window:
-    """A rectangle of whole pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    @property
-    def right(self) -> int:
-        return self.left + self.width
-
-    @property
-    def bottom(self) -> int:
-        return self.top + self.height
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,20 @@ import numpy as np
 import pytest
 import shapely
 import torch
+from PIL import Image
 
 from perception.datasets.dota import Labels, Patch, class_numbers, format_labels, read_labels
-from perception.datasets.dota_split import SplitParams, find_sources, labels_in, shares_inside, split, windows_of
+from perception.datasets.dota_split import (
+    SplitParams,
+    _PatchWriter,
+    find_sources,
+    labels_in,
+    shares_inside,
+    split,
+    windows_of,
+)
+from perception.datasets.windows import WholeImage
+from perception.inference.raster import open_windows
 
 STOCK = Path(mmrotate.__file__).parent / ".mim" / "tools" / "data" / "dota" / "split" / "img_split.py"
 PARAMS = SplitParams(sizes=(96,), gaps=(32,), rates=(0.5, 1.0, 1.5))
@@ -166,6 +177,83 @@ def test_formats_of_images_and_pad(tmp_path):
         assert image.shape == (48, 48, 3)
         assert (image[40:] == (104, 116, 124)).all()
         assert (image[:, 30:] == (104, 116, 124)).all()
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_patches_are_upright_as_labels_are(tmp_path, orientation):
+    folder = make_folder(tmp_path / "raw", np.random.default_rng(8), [(100, 100)])
+    upright = np.full((60, 90, 3), 40, np.uint8)
+    upright[10:30, 50:80] = (250, 30, 30)
+    stored = {3: np.rot90(upright, 2), 6: np.rot90(upright, 1), 8: np.rot90(upright, -1)}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(folder / "images" / "P0000.png", exif=exif)
+    (folder / "labelTxt" / "P0000.txt").write_text("50 10 80 10 80 30 50 30 ship 0\n")
+    split(find_sources([folder], "labelTxt"), tmp_path / "out", SplitParams(sizes=(64,), gaps=(16,)))
+    found = 0
+    for path in (tmp_path / "out" / "annfiles").iterdir():
+        pixels = cv2.imread(str(tmp_path / "out" / "images" / f"{path.stem}.png"))[..., ::-1]
+        for quad in read_labels(path).corners.clip(0, 64):
+            (left, top), (right, bottom) = quad.min(0).astype(int), quad.max(0).astype(int)
+            assert (pixels[top:bottom, left:right] == (250, 30, 30)).all()
+            found += 1
+    assert found == 1  # the other window holds less than 0.7 of it
+
+
+@pytest.mark.parametrize("open_image", [WholeImage, open_windows])
+def test_deep_and_transparent_images_as_folder_inference_reads_them(tmp_path, open_image):
+    folder = tmp_path / "raw" / "images"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(9).integers(0, 256, (70, 130, 3), np.uint8)
+    cv2.imwrite(str(folder / "deep.png"), pixels[..., ::-1].astype(np.uint16) * 256 + 200)
+    cv2.imwrite(str(folder / "grey.tif"), pixels[..., 0].astype(np.uint16) * 256)
+    image = Image.fromarray(pixels)
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    image.save(folder / "alpha.tif")
+    Image.fromarray(pixels).save(folder / "web.webp", lossless=True)
+    sources = find_sources([tmp_path / "raw"], None)
+    params = SplitParams(sizes=(48, 64), gaps=(8, 0), rates=(0.5, 1.0))
+    problems = []
+    split(sources, tmp_path / "out", params, open_image=open_image, on_problem=problems.append)
+    assert problems == []
+    for name in ("deep", "alpha", "web", "grey"):
+        expected = pixels if name != "grey" else pixels[..., :1].repeat(3, 2)
+        made = list((tmp_path / "out" / "images").glob(f"{name}__*.png"))
+        assert len(made) == len(windows_of(130, 70, params))
+        for path in made:
+            patch = Patch.from_name(path.stem)
+            part = expected[patch.y : patch.y + patch.size, patch.x : patch.x + patch.size]
+            cut = cv2.imread(str(path))[: part.shape[0], : part.shape[1], ::-1]
+            np.testing.assert_array_equal(cut, part)
+
+
+def test_a_file_that_breaks_off_leaves_no_patches(tmp_path):
+    pytest.importorskip("pyvips")
+    folder = make_folder(tmp_path / "raw", np.random.default_rng(10), [(600, 600), (100, 100)])
+    path = folder / "images" / "P0000.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    problems, written = [], []
+
+    class Watched(_PatchWriter):
+        def drop(self):
+            self._wait()
+            written.extend(self._names)
+            super().drop()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("perception.datasets.dota_split._PatchWriter", Watched)
+        summary = split(
+            find_sources([folder], "labelTxt"), tmp_path / "out", PARAMS, open_image=open_windows,
+            on_problem=problems.append,
+        )  # fmt: skip
+    assert len(written) > 10
+    assert "P0000.png is left out: damaged" in problems[0]
+    names = [path.stem for kind in ("images", "annfiles") for path in (tmp_path / "out" / kind).iterdir()]
+    assert names
+    assert all(name.startswith("P0001") for name in names)
+    counts = summary.counts["patches"]
+    assert (counts["images"], counts["unreadable"], counts["patches"]) == (1, 1, len(names) // 2)
 
 
 def test_unreadable_files_are_named_and_left_out(tmp_path):

@@ -71,6 +71,16 @@ def test_unreadable_images_make_the_status_non_zero(run_tool, raw, tmp_path):
     assert len(list((tmp_path / "out" / "images").iterdir())) == 1
 
 
+def test_labels_without_image_are_named(run_tool, raw, tmp_path):
+    shutil.copytree(raw / "val", tmp_path / "raw")
+    label = next((tmp_path / "raw" / "labelTxt").iterdir())
+    shutil.copy(label, label.with_name("zz.txt"))
+    done = run_tool(TOOL, tmp_path / "raw", "--out", tmp_path / "out")
+    assert done.code == 1
+    assert f"1 label files have no image: {label.with_name('zz.txt')}" in done.err
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 1
+
+
 def test_commands_of_the_page_of_data(run_tool, raw, tmp_path):
     """In a copy of the layout that the page describes; `data/` stands for that copy."""
     for split in ("train", "val"):

@@ -11,8 +11,10 @@ import _environment  # noqa: F401
 
 from tqdm import tqdm
 
-from perception.datasets.dota_split import SplitParams, find_sources, split
+from perception.datasets.dota_split import SplitParams, find_sources, labels_without_image, split
+from perception.datasets.folders import listed
 from perception.engine.making import fail, image_progress, run_maker
+from perception.inference.raster import open_windows
 
 PROGRAM = "split_dota"
 EPILOG = """examples:
@@ -25,8 +27,9 @@ EPILOG = """examples:
         --gaps 500 --rates 0.5 1.0 1.5
 
 Each folder holds images/ and labelTxt/. The result has images/ and annfiles/; an interrupted run leaves nothing
-half-done, and a complete result is left as it is. Images that cannot be read are named and left out; the exit status
-is 1 then."""
+half-done, and a complete result is left as it is. Images may be of any kind that tools/infer.py reads, and labels are
+those of the upright image. Images that cannot be read are named and left out, label files without image are named, and
+the exit status is 1 then."""
 
 
 def main() -> None:
@@ -72,11 +75,14 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.workers < 1:
         raise ValueError(f"--workers must be at least 1, not {args.workers}")
+    sources = find_sources(args.folders, args.labels)
+    orphans = [] if args.labels is None else labels_without_image(args.folders, args.labels, sources)
     with image_progress() as show:
         summary = split(
-            find_sources(args.folders, args.labels),
+            sources,
             args.out,
             params,
+            open_image=open_windows,
             overwrite=args.overwrite,
             workers=args.workers,
             on_progress=show,
@@ -86,8 +92,13 @@ def run(args: argparse.Namespace) -> None:
     contents = ", ".join(f"{counts[what]} {what}" for what in ("images", "patches", "objects"))
     state = "made" if summary.created else "already complete, left as it is:"
     print(f"{state} {summary.out} ({contents})")
+    problems = []
     if counts["unreadable"]:
-        fail(PROGRAM, f"{counts['unreadable']} images could not be read and are left out")
+        problems.append(f"{counts['unreadable']} images could not be read and are left out")
+    if orphans:
+        problems.append(f"{len(orphans)} label files have no image: {listed(orphans)}")
+    if problems:
+        fail(PROGRAM, "; ".join(problems))
 
 
 if __name__ == "__main__":
