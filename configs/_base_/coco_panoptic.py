@@ -9,12 +9,11 @@ from mmengine.config import read_base
 with read_base():
     from .coco_mmdet import *
 
-from mmdet.datasets.transforms import LoadPanopticAnnotations
-
 from perception.datasets.coco import CocoSegments
+from perception.datasets.loading import LoadPanopticMapAnnotations
 from perception.evaluation.coco import CocoSegmentsMetric
 
-load_labels = dict(type=LoadPanopticAnnotations)
+load_labels = dict(type=LoadPanopticMapAnnotations)
 train_pipeline[1] = load_labels
 test_pipeline[2] = load_labels
 for loader, split, pipeline in (

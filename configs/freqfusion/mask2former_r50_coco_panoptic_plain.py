@@ -31,7 +31,7 @@ max_iters = 368_750
 train_pipeline = [
     dict(type=SeedAugmentation),
     dict(type=LoadImage, to_float32=True),
-    dict(type=LoadPanopticAnnotations),
+    dict(type=LoadPanopticMapAnnotations),
     dict(type=RandomFlip, prob=0.5),
     dict(type=RandomResize, scale=image_size, ratio_range=(0.1, 2.0), keep_ratio=True, resize_type=Resize),
     dict(

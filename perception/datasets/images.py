@@ -163,7 +163,7 @@ def upright_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """An opened file as it is stored, but upright: grey stays grey, and a palette's indices stay indices."""
-    image.load()
+    _load(image)
     return _upright(image, orientation_of(image))
 
 
@@ -229,13 +229,21 @@ def _check_pixel_count(image: Image.Image) -> None:
         )
 
 
+def _load(image: Image.Image) -> None:
+    # PIL maps uncompressed TIFF files into memory as if they were stored upright, which shears turned ones; without the
+    # name it reads them.
+    if image.format == "TIFF" and orientation_of(image) >= 5:
+        image.filename = ""
+    image.load()
+
+
 def _reduced_rgb(image: Image.Image, factor: int) -> Image.Image:
     if factor > 1 and image.format in ("JPEG", "MPO"):
         # libjpeg decodes straight to 1/2, 1/4 or 1/8.
         scale = min(factor, 8)
         image.draft(image.mode, (image.width // scale, image.height // scale))
         factor //= scale
-    image.load()
+    _load(image)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode != "RGB":

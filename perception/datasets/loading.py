@@ -5,8 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from mmcv.transforms import TRANSFORMS, BaseTransform
+from mmdet.datasets.transforms import LoadPanopticAnnotations
 
-from perception.datasets.images import UnreadableImageError, read_image
+from perception.datasets.images import UnreadableImageError, read_header, read_image
 from perception.datasets.seg_maps import Labels, read_seg_map, seg_map_fault, train_labels
 from perception.engine.errors import UserError
 
@@ -78,3 +79,39 @@ class LoadSegMapAnnotations(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+@TRANSFORMS.register_module()
+class LoadPanopticMapAnnotations(LoadPanopticAnnotations):
+    """mmdet's transform, with faults of ``seg_map_path`` by name."""
+
+    def transform(self, results: dict) -> dict:
+        """See mmdet's transform.
+
+        Raises:
+            UserError: the map cannot be read, or has another size than the image.
+        """
+        path = results.get("seg_map_path")
+        if path is not None:
+            try:
+                header = read_header(path)
+            except UnreadableImageError as error:
+                raise UserError(f"panoptic map {path} cannot be used: {error}") from error
+            height, width = results["ori_shape"]
+            if (header.width, header.height) != (width, height):
+                sizes = f"{header.width} x {header.height} pixels, but its image {width} x {height}"
+                raise UserError(f"panoptic map {path} has {sizes}; the image is {results['img_path']}")
+        try:
+            return super().transform(results)
+        except Exception as error:
+            # A file may break off behind its header, which OpenCV answers with nothing.
+            _check_pixels(path, error)
+            raise
+
+
+def _check_pixels(path: str | None, cause: Exception) -> None:
+    try:
+        if path is not None:
+            read_image(path)
+    except UnreadableImageError as error:
+        raise UserError(f"panoptic map {path} cannot be used: {error}") from cause

@@ -61,6 +61,33 @@ def test_headers_agree_with_pixels(tmp_path, suffix, orientation):
         assert np.array_equal(pixels, cv2.imread(str(tmp_path / "a.jpg"))[..., ::-1])
 
 
+# How the rows and columns that are stored become those that are seen, by EXIF's definition.
+SEEN = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: x.swapaxes(0, 1)[:, ::-1],
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: x.swapaxes(0, 1)[::-1],
+}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "I;16"])
+@pytest.mark.parametrize(("suffix", "compression"), [(".png", None), (".tif", None), (".tif", "tiff_lzw")])
+def test_lossless_files_are_turned_by_definition(tmp_path, mode, suffix, compression):
+    stored = _picture() if mode.startswith("RGB") else _picture()[..., :1].repeat(3, 2)
+    image = Image.fromarray(stored).convert(mode if mode != "I;16" else "L")
+    if mode == "I;16":
+        image = Image.fromarray(stored[..., 0].astype(np.uint16) * 256)
+    for orientation, seen in SEEN.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.save(tmp_path / f"a{suffix}", exif=exif, **({"compression": compression} if compression else {}))
+        assert np.array_equal(read_image(tmp_path / f"a{suffix}"), seen(stored)), orientation
+
+
 def test_an_orientation_behind_the_pixels_of_a_png_is_found(tmp_path):
     content = _with_exif(Image.fromarray(_picture()), 6, ".png")
     start = content.index(b"eXIf") - 4

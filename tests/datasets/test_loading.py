@@ -1,12 +1,11 @@
 """Loading transforms: keys and pixels as the stock ones give them, and faults that name the file."""
 
-import cv2
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
-from perception.datasets.loading import LoadImage, LoadSegMapAnnotations
+from perception.datasets.loading import LoadImage, LoadPanopticMapAnnotations, LoadSegMapAnnotations
 from perception.datasets.segmentation import ADE20K, SegmentationFolders
 from perception.engine.errors import UserError
 
@@ -35,15 +34,39 @@ def test_equal_to_the_stock_loader(tmp_path, suffix, backend, to_float32):
     assert ours["img"].flags.writeable
 
 
-def test_sixteen_bits_are_as_in_folder_inference(tmp_path):
+KINDS = {
+    "RGB.jpg": {"quality": 90},
+    "CMYK.jpg": {"quality": 90},
+    "L.jpg": {},
+    "P.png": {"transparency": 3},
+    "1.png": {},
+    "LA.png": {},
+    "RGBA.tif": {},
+    "CMYK.tif": {},
+    "P.gif": {},
+    "I;16.png": {},
+    "I;16.tif": {},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_training_and_folder_inference_see_the_same(tmp_path, name):
     from perception.inference.decoding import decode
     from perception.inference.scan import Source
 
-    cv2.imwrite(str(tmp_path / "a.png"), np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32))
-    loaded = LoadImage()(dict(img_path=str(tmp_path / "a.png")))["img"]
-    decoded = decode(Source("a.png", tmp_path / "a.png", 1), None, allow_large=True).pixels
+    mode, exif = name.partition(".")[0], Image.Exif()
+    exif[0x0112] = 8
+    image = Image.open(picture(tmp_path / "source.png"))
+    if mode == "I;16":
+        image = Image.fromarray(np.arange(768, dtype=np.uint16).reshape(24, 32) * 85)
+    else:
+        image = image.convert(mode)
+    path = tmp_path / f"a{name}"
+    image.save(path, **KINDS[name], **({} if name.endswith("gif") else {"exif": exif}))
+    loaded = LoadImage()(dict(img_path=str(path)))["img"]
+    decoded = decode(Source(path.name, path, path.stat().st_size), None, allow_large=True).pixels
     assert np.array_equal(loaded[..., ::-1], decoded)
-    assert loaded[16, 0, 0] == 128
+    assert loaded.shape == ((24, 32, 3) if name.endswith("gif") else (32, 24, 3))
 
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"", "empty file"), (b"no", "not an image")])
@@ -165,3 +188,31 @@ def test_a_subset_of_a_published_sets_classes(tmp_path):
     Image.new("L", (32, 24), 151).save(tmp_path / "maps" / "0.png")
     with pytest.raises(UserError, match=r"no labels: 151; the data set has 0 \(unlabelled\), 1 to 150"):
         found[0]
+
+
+def test_panoptic_maps_are_checked(tmp_path):
+    def load():
+        results = LoadImage()(dict(img_path=str(tmp_path / "0.jpg")))
+        info = [dict(id=7, category=2, is_thing=True)]
+        return LoadPanopticMapAnnotations(with_bbox=False)(
+            dict(results, seg_map_path=str(path), segments_info=info, instances=[], height=24, width=32)
+        )
+
+    picture(tmp_path / "0.jpg")
+    path = tmp_path / "0.png"
+    with pytest.raises(UserError, match=r"panoptic map .*0\.png cannot be used: No such file"):
+        load()
+    codes = np.zeros((24, 32, 3), np.uint8)
+    codes[5:9, 3:6, 0] = 7
+    Image.fromarray(codes).save(path)
+    found = load()
+    assert found["gt_seg_map"].shape == (24, 32)
+    assert (found["gt_seg_map"] == 2).sum() == found["gt_masks"].masks.sum() == 12
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:1200])
+    with pytest.raises(UserError, match=r"panoptic map .*0\.png cannot be used: damaged"):
+        load()
+    Image.fromarray(codes[:20]).save(path)
+    with pytest.raises(UserError, match=r"0\.png has 32 x 20 pixels, but its image 32 x 24; the image is .*0\.jpg"):
+        load()
