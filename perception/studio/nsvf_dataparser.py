@@ -5,21 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.utils.colors import get_color
-from PIL import Image
 from torch import Tensor
 
+from perception.studio.coordinates import far_centre
+from perception.studio.depth_range import camera_far
 from perception.studio.errors import SceneError
-from perception.studio.scene_checks import check_folder, check_pose
+from perception.studio.findings import counted
+from perception.studio.image_files import look_at_all
+from perception.studio.intrinsics import fit_size
+from perception.studio.nsvf_intrinsics import StatedIntrinsics, read_intrinsics, read_numbers
+from perception.studio.transforms import check_folder, check_pose
 
 SPLIT_PREFIXES = {"train": "0_", "val": "1_", "test": "2_"}
-NEAR_SHARE = 0.05  # of far, for NSVF scenes
+OTHER_SPLIT = {"val": "test", "test": "val"}
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -36,9 +40,12 @@ class NSVFDataParserConfig(DataParserConfig):
 
 @dataclass
 class NSVF(DataParser):
-    """Splits go by the first letter of file names: 0 train, 1 validation, 2 test; without any 2 (Tanks&Temples), 1 is
-    both. `metadata` holds `near` and `far`: far is the largest distance between two training cameras; near is 0.05 far,
+    """Splits go by the first letter of file names: 0 train, 1 validation, 2 test; of the last two, one stands in for the
+    other where it is missing (Tanks&Temples). `metadata` holds `near` and `far`: far goes by the training cameras
+    (:func:`~perception.studio.depth_range.camera_far`); near is the file's near plane if it is positive, else 0.05 far,
     and 0 for Tanks&Temples, whose `intrinsics.txt` is a matrix.
+
+    Poses far from the origin are moved to it in double precision.
     """
 
     config: NSVFDataParserConfig
@@ -46,42 +53,27 @@ class NSVF(DataParser):
     def _generate_dataparser_outputs(self, split: str = "train") -> DataparserOutputs:
         folder = self.config.data
         check_folder(folder)
-        focal, is_matrix = read_focal_length(folder / "intrinsics.txt")
+        stated = read_intrinsics(folder / "intrinsics.txt")
         images = {name: list_images(folder, name) for name in ("train", split)}
         poses = {name: read_poses(folder, paths) for name, paths in images.items()}
-        height, width = image_size(images[split][0])
-        far = float(torch.cdist(poses["train"][:, :3, 3], poses["train"][:, :3, 3]).max())
-        centre = poses["train"][:, :3, 3].mean(0)
+        centre = far_centre(poses["train"][:, :3, 3].numpy())
+        shift = torch.zeros(3, dtype=torch.float64) if centre is None else torch.from_numpy(centre)
+        for name in poses:
+            poses[name][:, :3, 3] -= shift
+            poses[name] = poses[name].float()
+        sizes = _sizes(images[split], stated)
+        train = Cameras(poses["train"][:, :3], 1.0, 1.0, 1.0, 1.0, 2, 2)
+        far, _ = camera_far(train)
+        middle = poses["train"][:, :3, 3].mean(0)
+        box = read_box(folder / "bbox.txt", None if centre is None else shift)
         return DataparserOutputs(
             image_filenames=images[split],
-            cameras=Cameras(
-                camera_to_worlds=poses[split][:, :3],
-                fx=focal,
-                fy=focal,
-                cx=width / 2,
-                cy=height / 2,
-                width=width,
-                height=height,
-                camera_type=CameraType.PERSPECTIVE,
-            ),
+            cameras=stated.cameras(poses[split][:, :3], sizes),
             alpha_color=None if self.config.alpha_color is None else get_color(self.config.alpha_color),
-            scene_box=SceneBox(aabb=read_box(folder / "bbox.txt", torch.stack([centre - far / 2, centre + far / 2]))),
-            metadata={"near": 0.0 if is_matrix else NEAR_SHARE * far, "far": far},
+            scene_box=SceneBox(aabb=torch.stack([middle - far / 2, middle + far / 2]) if box is None else box),
+            metadata={"near": stated.near_of(far), "far": far},
+            dataparser_transform=torch.cat([torch.eye(3), -shift.float()[:, None]], 1),
         )
-
-
-def read_focal_length(path: Path) -> tuple[float, bool]:
-    """The focal length in pixels, and whether the file holds a 3 x 3 or 4 x 4 matrix.
-
-    Raises:
-        SceneError: the file is missing, holds something else, or the focal length is not positive.
-    """
-    numbers = _read_numbers(path)
-    is_matrix = len(numbers) > 1 and len(numbers[0]) == len(numbers) and len(numbers) in (3, 4)
-    focal = numbers[0][0]
-    if not (np.isfinite(focal) and focal > 0):
-        raise SceneError(f"{path} gives a focal length of {focal} pixels; it must be positive")
-    return float(focal), is_matrix
 
 
 def list_images(folder: Path, split: str) -> list[Path]:
@@ -91,70 +83,74 @@ def list_images(folder: Path, split: str) -> list[Path]:
         SceneError: there are none.
     """
     every = sorted(path for path in (folder / "rgb").glob("*") if path.suffix.lower() in SUFFIXES)
-    prefix = SPLIT_PREFIXES[split]
-    if split == "test" and not any(path.name.startswith(prefix) for path in every):
-        prefix = SPLIT_PREFIXES["val"]
-    chosen = [path for path in every if path.name.startswith(prefix)]
+    by_split = {name: [path for path in every if path.name.startswith(SPLIT_PREFIXES[name])] for name in SPLIT_PREFIXES}
+    chosen = by_split[split] or by_split.get(OTHER_SPLIT.get(split, ""), [])
     if not chosen:
+        prefix = SPLIT_PREFIXES[split]
         raise SceneError(f"{folder / 'rgb'} has no images of the {split} split (names that begin with {prefix})")
     return chosen
 
 
 def read_poses(folder: Path, images: list[Path]) -> Tensor:
-    """Camera-to-world poses (N, 4, 4) with OpenGL axes.
+    """Camera-to-world poses (N, 4, 4) with OpenGL axes in double precision.
 
     Raises:
         SceneError: an image has no pose, or a pose is not finite and rigid.
     """
-    poses = []
+    poses, faults = [], []
     for image in images:
-        path = folder / "pose" / f"{image.stem}.txt"
-        if not path.is_file():
-            count = len(list((folder / "pose").glob("*.txt")))
-            raise SceneError(f"{image} has no pose {path} ({count} poses in all)")
-        numbers = _read_numbers(path)
-        if len(numbers) != 4 or any(len(row) != 4 for row in numbers):
-            raise SceneError(f"{path} must hold a 4 x 4 camera-to-world matrix")
-        pose = torch.tensor(numbers)
-        check_pose(pose, str(path))
-        poses.append(pose)
+        try:
+            poses.append(_read_pose(folder / "pose" / f"{image.stem}.txt", image))
+        except SceneError as error:
+            faults.append(str(error))
+    if faults:
+        raise SceneError(counted(faults))
     flip = torch.tensor([1.0, -1.0, -1.0, 1.0])  # OpenCV's y and z axes point the other way
-    return (torch.stack(poses) * flip).float()
+    return torch.stack(poses) * flip
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width in pixels.
+def _read_pose(path: Path, image: Path) -> Tensor:
+    if not path.is_file():
+        count = len(list(path.parent.glob("*.txt")))
+        raise SceneError(f"{image} has no pose {path} ({count} poses in all)")
+    numbers = read_numbers(path)
+    if len(numbers) != 4 or any(len(row) != 4 for row in numbers):
+        raise SceneError(f"{path} must hold a 4 x 4 camera-to-world matrix")
+    pose = torch.tensor(numbers, dtype=torch.float64)
+    check_pose(pose, str(path))
+    return pose
+
+
+def _sizes(images: list[Path], stated: StatedIntrinsics) -> list[tuple[int, int]]:
+    """Width and height of each image.
 
     Raises:
-        SceneError: the file is not an image.
+        SceneError: an image cannot be read, or has not the shape of the others.
     """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise SceneError(f"cannot read {path}: {error}") from None
+    files = look_at_all(images)
+    if faults := [file.fault for file in files if file.fault]:
+        raise SceneError(counted(faults))
+    sizes = [(file.width, file.height) for file in files]
+    wanted = stated.size or sizes[0]
+    faults = [
+        f"{file.path} is {file.width} x {file.height} pixels, but its camera {wanted[0]} x {wanted[1]}"
+        for file, size in zip(files, sizes)
+        if not (fit_size(wanted, size) if stated.size else size == wanted)
+    ]
+    if faults:
+        raise SceneError(counted(faults))
+    return sizes
 
 
-def read_box(path: Path, otherwise: Tensor) -> Tensor:
-    """The scene's box (2, 3) from `bbox.txt` (its first six numbers), where there is one."""
+def read_box(path: Path, shift: Tensor | None) -> Tensor | None:
+    """The scene's box (2, 3) from `bbox.txt` (its first six numbers), where there is one, moved by minus ``shift``."""
     if not path.is_file():
-        return otherwise
-    numbers = [number for row in _read_numbers(path) for number in row]
+        return None
+    numbers = [number for row in read_numbers(path) for number in row]
     if len(numbers) < 6:
         raise SceneError(f"{path} must begin with the six numbers of a box")
-    return torch.tensor(numbers[:6], dtype=torch.float32).view(2, 3)
-
-
-def _read_numbers(path: Path) -> list[list[float]]:
-    try:
-        rows = [[float(word) for word in line.split()] for line in path.read_text().splitlines() if line.strip()]
-    except OSError:
-        raise SceneError(f"the scene has no {path}") from None
-    except ValueError as error:
-        raise SceneError(f"{path} must hold numbers only: {error}") from None
-    if not rows:
-        raise SceneError(f"{path} is empty")
-    return rows
+    box = torch.tensor(numbers[:6], dtype=torch.float64).view(2, 3)
+    return (box if shift is None else box - shift).float()
 
 
 nsvf_spec = DataParserSpecification(
