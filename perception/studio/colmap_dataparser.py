@@ -101,5 +101,5 @@ class StatedColmap(ColmapDataParser):
             return super()._load_3D_points(colmap_path, transform_matrix, scale_factor)
         except (ValueError, RuntimeError, IndexError) as error:
             # Only methods that start from points need them.
-            CONSOLE.log(f"[yellow]{colmap_path} has no 3D points that can be read ({error}); the cameras are used alone")
+            CONSOLE.log(f"[yellow]{colmap_path} has no 3D points that can be read ({error}): none are used")
             return {}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
+import tyro
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
@@ -16,9 +16,11 @@ from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIn
 from nerfstudio.model_components.ray_generators import RayGenerator
 from torch import Tensor
 
+from perception.studio.depth_range import DepthRange
 from perception.studio.errors import SceneError
 from perception.studio.images import PixelStore, read_image
-from perception.studio.scene_checks import check_blender_scene, check_cameras, check_folder, known_layout
+from perception.studio.parsers import read_by
+from perception.studio.scene_checks import PLAIN_USE, SceneReport, SceneUse, check_scene
 
 
 @dataclass
@@ -34,6 +36,8 @@ class RayDataManagerConfig(VanillaDataManagerConfig):
     """Accept images without alpha in Blender layout, as they are."""
     background: Literal["white", "black"] = "white"
     """What transparent pixels show where the data parser names no colour."""
+    scene_use: tyro.conf.Suppress[SceneUse] = PLAIN_USE  # shared, which older runs' settings need
+    """What the method asks of the scene; the trainer sets it."""
 
 
 class BackgroundDataset(InputDataset):
@@ -70,17 +74,11 @@ class RayDataManager(VanillaDataManager):
         local_rank: int = 0,
         **kwargs,
     ):
-        folder = Path(config.data if config.data is not None else config.dataparser.data)
-        check_folder(folder)
-        if isinstance(config.dataparser, BlenderDataParserConfig):
-            check_blender_scene(folder, ("train", "val" if test_mode == "val" else "test"))
         self.seed = torch.initial_seed() % 2**31  # what the run was seeded with
         self._pool: tuple[Tensor, int] | None = None
         self._order: tuple[int, Tensor] | None = None
-        try:
-            super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
-        except (OSError, ValueError, KeyError, AssertionError, IndexError) as error:
-            raise SceneError(_unreadable(folder, type(config.dataparser).__name__, error)) from error
+        config.dataparser = read_by(config.dataparser)
+        super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
 
     # Set-up
 
@@ -90,13 +88,36 @@ class RayDataManager(VanillaDataManager):
         colour = self.train_dataparser_outputs.alpha_color
         return torch.full((3,), float(self.config.background == "white")) if colour is None else colour.float().cpu()
 
-    def _dataset(self, outputs) -> BackgroundDataset:
-        check_cameras(outputs.cameras, outputs.image_filenames)
-        return BackgroundDataset(outputs, self.config.camera_res_scale_factor, background=self.background)
-
     def create_train_dataset(self) -> InputDataset:
-        """The training images and cameras."""
+        """The training images and cameras, after a look at the whole scene.
+
+        Raises:
+            SceneError: something is wrong with it; the sentence names all of that.
+        """
+        self.report = self._check()
         return self._dataset(self.train_dataparser_outputs)
+
+    def _check(self) -> SceneReport:
+        report = check_scene(
+            self.dataparser,
+            ("train", self.test_split),
+            self.config.scene_use,
+            background=self.background,
+            allow_opaque=self.config.allow_opaque,
+            read_images=self.test_mode != "inference",
+        )
+        report.findings.raise_errors()
+        if self.test_mode == "val":
+            report.say()
+        return report
+
+    @property
+    def depth_range(self) -> DepthRange:
+        """Near and far of the scene, along the viewing axis."""
+        return self.report.depth_range
+
+    def _dataset(self, outputs) -> BackgroundDataset:
+        return BackgroundDataset(outputs, self.config.camera_res_scale_factor, background=self.background)
 
     def create_eval_dataset(self) -> InputDataset:
         """The images and cameras that are evaluated."""
@@ -227,10 +248,3 @@ def unnormalised(rays: RayBundle) -> tuple[Tensor, Tensor, Tensor]:
     rays_d = rays.directions if length is None else rays.directions * length
     # Some data parsers give focal lengths, and with them rays, in double precision.
     return rays.origins.float(), rays_d.float(), rays.directions.float()
-
-
-def _unreadable(folder: Path, parser: str, error: Exception) -> str:
-    layout = known_layout(folder)
-    hint = f" (its files look like `{layout}`)" if layout else ""
-    reason = str(error) or type(error).__name__
-    return f"cannot read the scene {folder} with {parser.removesuffix('Config')}{hint}: {reason}"

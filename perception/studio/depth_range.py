@@ -123,7 +123,13 @@ def _blender_range(cameras: Cameras, scale: float) -> DepthRange:
     if ordinary and float(depths.min()) >= BLENDER_DISTANCES[0] and float(depths.max()) <= BLENDER_DISTANCES[1]:
         return kept
     near, far = surrounding_range(cameras)
-    low, high = (float(depths.min() * scale), float(depths.max() * scale))
+    distances = spread(depths * scale)
     return DepthRange(
-        near, far, f"the cameras are {low:.3g} to {high:.3g} from what they look at, not about 4 as in Blender layout"
+        near, far, f"the cameras are {distances} from what they look at, not about 4 as in Blender layout"
     )
+
+
+def spread(values: Tensor) -> str:
+    """The range of some numbers, to be printed."""
+    low, high = float(values.min()), float(values.max())
+    return f"{low:.4g}" if high - low < 1e-3 * abs(high) else f"{low:.4g} to {high:.4g}"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from perception.datasets.images import UnreadableImageError, open_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 THREADS = 8
@@ -37,17 +37,17 @@ def look_at(path: Path) -> ImageFile:
     if not path.is_file():
         return ImageFile(path, f"there is no image {path}")
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
             known = ImageFile(path, "", image.width, image.height, image.mode, alpha)
             if image.format == "PNG":
                 image.verify()
             elif image.format in ("JPEG", "MPO"):
                 if b"\xff\xd9" not in _tail(path):
-                    return ImageFile(path, f"cannot read {path}: the file is cut off")
+                    raise UnreadableImageError("the file is cut off")
             else:
                 image.load()
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UnreadableImageError as error:
         return ImageFile(path, f"cannot read {path}: {error}")
     return known
 

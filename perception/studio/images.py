@@ -12,6 +12,9 @@ from torch import Tensor
 
 from perception.studio.errors import SceneError
 
+MODES = ("L", "P", "RGB", "RGBA", "LA")
+"""PIL's names of the pixel types that are read."""
+
 
 class PixelStore:
     """The pixels of a data set's images in one uint8 table, and the way from a pixel's index to its image, row and
@@ -82,7 +85,7 @@ def read_image(path: Path, size: tuple[int, int], *, scaled: bool) -> np.ndarray
     """
     try:
         with Image.open(path) as image:
-            if image.mode not in ("L", "P", "RGB", "RGBA", "LA"):
+            if image.mode not in MODES:
                 raise SceneError(f"{path} has pixels of type {image.mode}; 8-bit RGB or RGBA is needed")
             if image.mode != "RGBA":
                 image = image.convert("RGBA" if image.mode == "LA" or "transparency" in image.info else "RGB")

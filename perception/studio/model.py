@@ -14,6 +14,7 @@ from torch import Tensor
 
 from perception.radiance.metrics import psnr, ssim
 from perception.studio.errors import SceneError
+from perception.studio.scene_checks import PLAIN_USE, SceneUse
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 
@@ -31,6 +32,10 @@ class RadianceModelConfig(ModelConfig):
     """Measure LPIPS where its AlexNet weights are on this machine; they are never downloaded."""
     lpips_weights: Path | None = None
     """File of torchvision's AlexNet weights; by default the one in torch's cache of downloads."""
+
+    def scene_use(self) -> SceneUse:
+        """What the method asks of a scene, which is checked before training."""
+        return PLAIN_USE
 
 
 class RadianceModel(Model):

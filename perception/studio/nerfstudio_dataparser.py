@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import Nerfstudio, NerfstudioDataParserConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from perception.studio.coordinates import far_centre
 from perception.studio.errors import SceneError
 from perception.studio.findings import counted
-from perception.studio.intrinsics import DISTORTION, camera_type, stated_intrinsics
+from perception.studio.intrinsics import DISTORTION, stated_intrinsics
 from perception.studio.transforms import check_names, read_transforms
 
 SHAPE = ("fl_x", "fl_y", "cx", "cy", "w", "h")
 SPLITS = ("train", "val", "test")
+OTHER_SPLIT = {"val": "test", "test": "val"}
 # What nerfstudio takes as the transform from COLMAP's frame where a processed COLMAP scene does not state it.
 COLMAP_TRANSFORM = [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0]]
 
@@ -52,6 +54,8 @@ class StatedNerfstudio(Nerfstudio):
         _share_camera_model(path, tidy)
         _spread_intrinsics(path, tidy)
         _complete_splits(path, tidy)
+        if (key := f"{split}_filenames") in tidy and key not in meta:
+            CONSOLE.log(f"{path} has no {key}: {OTHER_SPLIT[split]}_filenames stand in for them")
         self._centre = _tidy_poses(tidy, poses, has_colmap=(given / "colmap/sparse/0").exists())
         if tidy == meta:
             return super()._generate_dataparser_outputs(split)
@@ -148,7 +152,7 @@ def _complete_splits(path: Path, meta: dict[str, Any]) -> None:
         check_names(path, split, names, [frame["file_path"] for frame in meta["frames"]])
     if not lists.get("train"):
         raise SceneError(f"{path} lists images of {', '.join(lists)}, but no train_filenames")
-    for split, other in (("val", "test"), ("test", "val")):
+    for split, other in OTHER_SPLIT.items():
         if not lists.get(split):
             if not lists.get(other):
                 raise SceneError(f"{path} lists neither val_filenames nor test_filenames beside train_filenames")

@@ -40,8 +40,8 @@ class NSVFDataParserConfig(DataParserConfig):
 
 @dataclass
 class NSVF(DataParser):
-    """Splits go by the first letter of file names: 0 train, 1 validation, 2 test; of the last two, one stands in for the
-    other where it is missing (Tanks&Temples). `metadata` holds `near` and `far`: far goes by the training cameras
+    """Splits go by the first letter of file names: 0 train, 1 validation, 2 test; of the last two, one stands in for
+    the other where it is missing (Tanks&Temples). `metadata` holds `near` and `far`: far goes by the training cameras
     (:func:`~perception.studio.depth_range.camera_far`); near is the file's near plane if it is positive, else 0.05 far,
     and 0 for Tanks&Temples, whose `intrinsics.txt` is a matrix.
 

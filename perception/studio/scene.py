@@ -13,10 +13,12 @@ from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from torch import Tensor
 
+from perception.studio.camera_checks import check_cameras
 from perception.studio.datamanager import BackgroundDataset
 from perception.studio.errors import SceneError
 from perception.studio.nsvf_dataparser import NSVFDataParserConfig
-from perception.studio.scene_checks import check_blender_scene, check_cameras, check_folder, known_layout
+from perception.studio.parsers import known_layout, read_by
+from perception.studio.transforms import check_folder
 
 PARSERS: dict[str, type[DataParserConfig]] = {
     "blender-data": BlenderDataParserConfig,
@@ -60,8 +62,6 @@ def scene_views(
     if name not in PARSERS:
         raise SceneError(f"{folder} is in none of the layouts {', '.join(PARSERS)}")
     options = parser["options"] if parser is not None and parser["name"] == name else {}
-    if name == "blender-data":
-        check_blender_scene(folder, (split,))
-    outputs = PARSERS[name](data=folder, **options).setup().get_dataparser_outputs(split=split)
+    outputs = read_by(PARSERS[name](data=folder, **options)).setup().get_dataparser_outputs(split=split)
     check_cameras(outputs.cameras, outputs.image_filenames)
     return BackgroundDataset(outputs, background=torch.as_tensor(background, dtype=torch.float32))

@@ -18,7 +18,7 @@ from perception.studio.camera_checks import (
     check_inward_facing,
     check_principal_points,
 )
-from perception.studio.depth_range import DepthRange, depths_of_common_point, find_depth_range
+from perception.studio.depth_range import DepthRange, depths_of_common_point, find_depth_range, spread
 from perception.studio.findings import Findings
 from perception.studio.image_checks import check_background, check_images
 from perception.studio.parsers import SceneReader
@@ -38,6 +38,10 @@ class SceneUse:
     """Whether the cameras must surround a bounded scene."""
     bounds_rays: bool = False
     """Whether near and far, which then must fit the scene, bound the rays."""
+
+
+PLAIN_USE = SceneUse()
+"""Of a method that asks nothing in particular."""
 
 
 @dataclass
@@ -61,7 +65,7 @@ class SceneReport:
         if "train" in self.splits:
             ahead = depths_of_common_point(self.splits["train"].cameras)
             if ahead is not None:
-                lines.append(f"  training cameras look at a point {_range(ahead)} ahead of them")
+                lines.append(f"  training cameras look at a point {spread(ahead)} ahead of them")
         if self.depth_range is not None:
             near, far, reason = self.depth_range
             lines.append(f"  near {near:.4g}, far {far:.4g}: {reason}")
@@ -138,9 +142,4 @@ def _background_remedy(config: DataParserConfig) -> str:
 
 
 def _focal(outputs: DataparserOutputs) -> str:
-    return f"focal length {_range(outputs.cameras.fx.reshape(-1))} pixels"
-
-
-def _range(values: Tensor) -> str:
-    low, high = float(values.min()), float(values.max())
-    return f"{low:.4g}" if high - low < 1e-3 * abs(high) else f"{low:.4g} to {high:.4g}"
+    return f"focal length {spread(outputs.cameras.fx.reshape(-1))} pixels"

@@ -47,6 +47,7 @@ class StudioTrainer(Trainer):
             schedule = getattr(self.config.pipeline.model, "schedule", None)
             if schedule is not None:
                 self.config.max_num_iterations = min(self.config.max_num_iterations, schedule().total_steps)
+            self.config.pipeline.datamanager.scene_use = self.config.pipeline.model.scene_use()
             if self.config.load_dir is not None:
                 check_load_dir(self.config.load_dir)
             super().setup(test_mode)

@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
@@ -20,7 +19,7 @@ from perception.studio.datamanager import RayDataManager, unnormalised
 from perception.studio.errors import SceneError
 from perception.studio.model import RadianceModel, RadianceModelConfig
 from perception.studio.scene import describe_parser
-from perception.studio.scene_checks import check_inward_facing
+from perception.studio.scene_checks import SceneUse
 from perception.studio.stages import (
     Stage,
     StageSchedule,
@@ -47,8 +46,6 @@ from projects.vqrf.stages import (
 
 UNTRAINED, COARSE, FINE, COMPRESSION = -1, 0, 1, 2
 GROUPS = ("density", "k0", "rgbnet")
-BLENDER_RANGE = (2.0, 6.0)  # near and far of the synthetic NeRF scenes
-NEAR_SHARE = 0.05  # of far, where the scene does not say
 
 
 @dataclass
@@ -57,9 +54,9 @@ class VqrfModelConfig(RadianceModelConfig):
 
     _target: type = field(default_factory=lambda: VqrfModel)
     near: float | None = None
-    """Smallest depth of the scene; by default 2 in Blender layout, what the data parser says, or 0.05 far."""
+    """Smallest depth of the scene; by default what the scene says or its cameras suggest (2 for synthetic NeRF)."""
     far: float | None = None
-    """Largest depth; by default 6 in Blender layout, or the largest distance between two training cameras."""
+    """Largest depth; by default what the scene says or its cameras suggest (6 for synthetic NeRF)."""
     stepsize: float = 0.5
     """Distance between samples in voxels."""
     align_corners: bool = False
@@ -72,6 +69,11 @@ class VqrfModelConfig(RadianceModelConfig):
     """Third stage."""
     report_split: Literal["test", "val", "none"] = "test"
     """Views on which the field is measured before and after compression."""
+
+    def scene_use(self) -> SceneUse:
+        """A bounded scene that the cameras surround, and the views of the report."""
+        splits = () if self.report_split == "none" else (self.report_split,)
+        return SceneUse(splits, self.near, self.far, surrounded=True, bounds_rays=True)
 
     def schedule(self) -> StageSchedule:
         """The stages and their steps."""
@@ -115,7 +117,7 @@ class VqrfModel(RadianceModel):
         for name, value in {
             "stage": torch.tensor(UNTRAINED),
             "num_voxels": torch.tensor(self.field.num_voxels),
-            "depth_range": torch.tensor(BLENDER_RANGE),
+            "depth_range": torch.zeros(2),
             "background": torch.ones(3),
             "pool_mask": none.bool(),
             "pool_voxels": torch.tensor(0),
@@ -219,12 +221,9 @@ class VqrfModel(RadianceModel):
     def _start_coarse(self, stage: Stage) -> None:
         manager, config = self._manager(), self.config
         cameras = manager.train_dataset.cameras
-        check_inward_facing(cameras)
-        self.depth_range.copy_(torch.tensor(self._find_depth_range()))
+        self.depth_range.copy_(torch.tensor(manager.depth_range[:2]))
         self.background.copy_(manager.background)
         near, far = self.depth_range.tolist()
-        if not 0 <= near < far:
-            raise SceneError(f"near ({near:g}) must be at least 0 and below far ({far:g})")
         views, centres = manager.training_views(), cameras.camera_to_worlds[:, :3, 3]
         coarse = start_coarse(views, centres, near, far, config.coarse, align_corners=config.align_corners)
         self._install(coarse, skip_zero_grad=False)
@@ -236,18 +235,6 @@ class VqrfModel(RadianceModel):
             grid = self.field.density.grid
             self._run.optimizers.optimizers["density"].set_pervoxel_lr(grid, count[None, None])
         manager.use_random()
-
-    def _find_depth_range(self) -> tuple[float, float]:
-        """Near and far from the settings, the data parser, or the cameras."""
-        metadata, config = self._manager().train_dataset.metadata, self.config
-        cameras = self._manager().train_dataset.cameras.camera_to_worlds[:, :3, 3]
-        if isinstance(self._manager().config.dataparser, BlenderDataParserConfig):
-            scale = self._manager().config.dataparser.scale_factor
-            near, far = (bound * scale for bound in BLENDER_RANGE)
-        else:
-            far = float(metadata.get("far", torch.cdist(cameras, cameras).max()))
-            near = float(metadata.get("near", NEAR_SHARE * far))
-        return (near if config.near is None else config.near), (far if config.far is None else config.far)
 
     def _start_fine(self, stage: Stage) -> None:
         coarse, config = self.field, self.config

@@ -13,11 +13,11 @@ from PIL import Image
 
 from perception.datasets.synthetic import radiance
 from perception.geometry.rays import pixel_rays
+from perception.studio.camera_checks import check_inward_facing
 from perception.studio.datamanager import RayDataManager, RayDataManagerConfig, unnormalised
 from perception.studio.errors import SceneError
 from perception.studio.nsvf_dataparser import NSVFDataParserConfig
 from perception.studio.scene import describe_parser, scene_views
-from perception.studio.scene_checks import check_inward_facing
 
 pytestmark = pytest.mark.xdist_group("nerfstudio")
 PARAMS = {"num_train": 5, "num_val": 2, "num_test": 3, "size": 20, "num_objects": 2}
