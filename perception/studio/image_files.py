@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from perception.datasets.images import UnreadableImageError, open_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 THREADS = 8
+REMEMBERED = 8192  # files
 JPEG_TAIL = 4096  # bytes at the end of a JPEG in which its end marker must lie; some cameras append a little
 
 
@@ -30,12 +32,19 @@ class ImageFile:
 
 
 def look_at(path: Path) -> ImageFile:
-    """Read the header of an image and find out whether the file is whole.
+    """Read the header of an image and find out whether the file is whole; once for each state of the file.
 
     PNG: the checksums of all its parts; JPEG: the end marker; other formats are decoded.
     """
     if not path.is_file():
         return ImageFile(path, f"there is no image {path}")
+    state = path.stat()
+    return _look_at(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(REMEMBERED)
+def _look_at(path: Path, size: int, changed: int) -> ImageFile:
+    """``size`` and ``changed`` tell states of the file apart."""
     try:
         with open_image(path) as image:
             alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info

@@ -49,7 +49,10 @@ class StatedInstantNGP(InstantNGP):
                 faults.append(str(error))
         if faults:
             raise SceneError(counted(faults))
-        outputs.cameras = make_cameras(outputs.cameras.camera_to_worlds, intrinsics)
+        # nerfstudio's own poses of a split of one image lose their translation.
+        poses = poses[[frames[image.path][0] for image in images], :3].float()
+        poses[..., 3] *= self.config.scene_scale
+        outputs.cameras = make_cameras(poses, intrinsics)
         outputs.cameras.fx, outputs.cameras.fy = outputs.cameras.fx.float(), outputs.cameras.fy.float()
         if outputs.cameras.distortion_params is None:
             outputs.cameras.distortion_params = torch.zeros(len(images), 6)

@@ -15,6 +15,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from PIL import Image
 
 from perception.datasets.synthetic import radiance
+from perception.studio.camera_checks import check_cameras
 from perception.studio.errors import SceneError
 from perception.studio.nsvf_dataparser import NSVFDataParserConfig
 from perception.studio.parsers import read_by
@@ -217,7 +218,9 @@ def test_instant_ngp_files_state_fy_and_frames(copy):
 def one_camera(config, folder: Path):
     outputs = read(config, folder, "test")
     assert outputs.cameras.shape == (1,)
-    assert len(outputs.image_filenames) == 1
+    assert outputs.cameras.camera_to_worlds.shape == (1, 3, 4)
+    assert outputs.cameras.fx.shape == outputs.cameras.width.shape == (1, 1)
+    check_cameras(outputs.cameras, outputs.image_filenames)
 
 
 def test_a_single_evaluation_image(copy):
