@@ -82,6 +82,7 @@ RUN_BY = {
     "python -m perception.ops": "tests/ops/test_backend.py::test_every_operator_is_reported",
     "python -m perception.ops.build --help": "tests/test_documented_commands.py::test_help_of_the_build",
     "make demo": "tests/tools/test_demo.py::test_the_demo",
+    "check-scene": "tests/studio/test_scene_checks.py::test_command",
     "ns-train": "tests/projects/vqrf/test_method.py::test_a_run_leaves_what_it_should",
     "ns-eval": "tests/studio/test_toy_method.py::test_ns_eval_measures_the_test_views",
     "ns-render dataset": "tests/studio/test_toy_method.py::test_ns_render_writes_what_the_model_shows",
@@ -93,7 +94,7 @@ RUN_BY = {
 }
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROGRAM = re.compile(r"(python3?|make|pip|source|torchrun|ns-\w+|vqrf|vips)\s")
+PROGRAM = re.compile(r"(check-scene|python3?|make|pip|source|torchrun|ns-\w+|vqrf|vips)\s")
 NOT_RUN = re.compile(r'<!--\s*not run by tests:\s*"([^"]+)":\s*(.+?)\s*-->', re.DOTALL)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tyro
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
@@ -353,6 +354,31 @@ def test_command(copy, capsys):
     assert "error: " + str(folder / "train") + " has no transforms_train.json" in capsys.readouterr().out
     with pytest.raises(UserError, match="no scene at"):
         check(CheckScene(data=folder / "nowhere"))
+
+
+def test_command_takes_a_data_parser_and_its_options():
+    words = [
+        "--data",
+        "SCENE",
+        "--method",
+        "vqrf-tiny",
+        "--near",
+        "1.5",
+        "--out",
+        "a.png",
+        "colmap",
+        "--colmap-path",
+        "sparse/0",
+    ]
+    settings = tyro.cli(CheckScene, args=words)
+    assert (settings.data, settings.method, settings.near, settings.out.name) == (
+        Path("SCENE"),
+        "vqrf-tiny",
+        1.5,
+        "a.png",
+    )
+    assert settings.dataparser == ColmapDataParserConfig(colmap_path=Path("sparse/0"))
+    assert isinstance(tyro.cli(CheckScene, args=words[:2]).dataparser, BlenderDataParserConfig)
 
 
 def test_frusta_are_drawn_where_cameras_look():
