@@ -48,6 +48,31 @@ def root(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path, text: path.unlink(), r"labels .*100000001\.xml cannot be read: No such file"),
+        (lambda path, text: path.write_text(text[:-20]), r"labels .*100000001\.xml are not XML: "),
+        (lambda path, text: path.write_text(text.replace("mbox_w", "width")), r"001\.xml are not of HRSC2016's format"),
+        (
+            lambda path, text: path.write_text(text.replace(">400.0<", ">left<")),
+            r"001\.xml are not of HRSC2016's format",
+        ),
+    ],
+)
+def test_labels_that_cannot_be_read_are_named(root, change, message):
+    path = root / "FullDataSet" / "Annotations" / "100000001.xml"
+    change(path, path.read_text())
+    with pytest.raises(UserError, match=message):
+        build(HrscShips, root)
+
+
+def test_images_of_another_suffix(root):
+    (root / "FullDataSet" / "AllImages" / "100000001.jpg").touch()
+    found = build(HrscShips, root)
+    assert [found.get_data_info(k)["img_path"][-13:] for k in range(2)] == ["100000001.jpg", "100000002.bmp"]
+
+
 @pytest.mark.parametrize("key", ["Img_SizeWidth", "Img_SizeHeight"])
 @pytest.mark.parametrize("text", [None, "", "wide"])
 def test_a_missing_size_is_told(root, key, text):
