@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
 	@echo "perception: make TARGET"
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 	@echo "Another Python: make PYTHON=python3.12 setup.  Choose tests: make test PYTEST_ARGS='-k rank_detr -x'."
 
 setup: ## create .venv and install the locked packages (instant when nothing changed)
@@ -23,6 +23,9 @@ demo: setup ## train Rank-DETR on built-in data, evaluate it, draw its boxes (ab
 
 test: setup ## run the test suite; PYTEST_ARGS='...' passes options on
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+test-fast: setup ## run the tests that take no training and no stock models (under a minute on 2 cores)
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
 lint: setup ## check style (ruff) and types (pyrefly) without changing anything
 	@$(PY) -m ruff check .

@@ -17,12 +17,15 @@ LAYERS = {
     "perception.layers": set(),
     "perception.geometry": {"kornia", "scipy", "shapely"},
     "perception.radiance": {"torchmetrics"},
-    "perception.datasets": {"mmengine", "mmcv", "mmdet", "mmseg", "mmrotate", "nuscenes", "cv2", "PIL", "pycocotools"},
+    "perception.datasets": {
+        *("mmengine", "mmcv", "mmdet", "mmseg", "mmrotate", "nuscenes"),
+        *("cv2", "PIL", "pycocotools", "msgspec", "tqdm"),
+    },
     "perception.evaluation": set(),
-    "perception.engine": {"tqdm"},
+    "perception.engine": set(),
     "perception.inference": {"open3d", "rasterio", "pyvips", "matplotlib"},
-    "perception.studio": {"nerfstudio", "rich"},
-    "projects": {"yaml", "einops"},
+    "perception.studio": {"nerfstudio", "rich", "tyro", "yaml", "mpl_toolkits"},
+    "projects": {"einops"},
 }
 # Standard library only, and of use everywhere: errors for the user, and files that are whole or not there.
 COMMON = {"perception.engine.errors", "perception.engine.atomic"}
