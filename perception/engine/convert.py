@@ -7,8 +7,9 @@ A system's ``converter`` module lists :class:`Rename` rules and offers ``to_perc
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -44,12 +45,38 @@ class Renamed:
 
 @dataclass
 class Conversion:
-    """Outcome of a system's converter: a checkpoint ready for ``torch.save`` and what to tell the user."""
+    """Outcome of a system's converter: a checkpoint ready for ``torch.save`` and what to tell the user.
 
-    checkpoint: dict
+    Attributes:
+        checkpoint: weights, and in ``meta`` what the file said about them.
+        unmatched: keys that were left out, because no rule knows them.
+        num_weights: how many were converted.
+        description: of the model, in a few words.
+        num_classes: that it tells apart; None for weights without a classifier of their own.
+    """
+
+    checkpoint: dict[str, Any]
     unmatched: list[str]
     num_weights: int
     description: str
+    num_classes: int | None = None
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether the converted weights know the names of their classes (in our layout)."""
+        return bool(self.checkpoint.get("meta", {}).get("dataset_meta", {}).get("classes"))
+
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Stores names of the classes, in the order of their labels, instead of those that the file had.
+
+        Raises:
+            UserError: there are no classes, or another number of them.
+        """
+        if self.num_classes is None:
+            raise UserError(f"these weights ({self.description}) have no classes to name")
+        if len(names) != self.num_classes:
+            raise UserError(f"the model tells {self.num_classes} classes apart, but {len(names)} names are given")
+        self.checkpoint.setdefault("meta", {})["dataset_meta"] = {"classes": tuple(names)}
 
 
 def rename(state: Mapping[str, Tensor], rules: Iterable[Rename], *, to: str) -> Renamed:
@@ -74,6 +101,42 @@ def rename(state: Mapping[str, Tensor], rules: Iterable[Rename], *, to: str) -> 
     return renamed
 
 
+def stated_classes(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says about its classes, as MMEngine's ``dataset_meta``; empty if it says nothing.
+
+    Args:
+        meta: of MMEngine, or of the libraries before it, which keep ``CLASSES`` and ``PALETTE``.
+    """
+    if meta.get("dataset_meta"):
+        return dict(meta["dataset_meta"])
+    if not meta.get("CLASSES"):
+        return {}
+    return {key.lower(): meta[key] for key in ("CLASSES", "PALETTE") if meta.get(key) is not None}
+
+
+def authors_meta(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The same the other way: what a checkpoint of ours says about its classes, as it was kept before MMEngine."""
+    named = stated_classes(checkpoint.get("meta", {}))
+    return {key.upper(): named[key] for key in ("classes", "palette") if key in named}
+
+
+def require_weight(state: Mapping[str, Tensor], key: str, model: str) -> Tensor:
+    """A weight that tells the sizes of a model.
+
+    Raises:
+        UserError: it is missing.
+    """
+    if key not in state:
+        raise UserError(f"{_not(model)}: it has no weight {key}")
+    return state[key]
+
+
+def count_numbers(state: Iterable[str], pattern: str) -> int:
+    """One more than the largest number (the pattern's first group) in the keys that fit a pattern; 0 without any."""
+    matches = (re.fullmatch(pattern, key) for key in state)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
+
+
 def require_complete(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], model: str) -> None:
     """Refuses weights that are not those of a model.
 
@@ -92,7 +155,11 @@ def require_complete(state: Mapping[str, Tensor], expected: Mapping[str, tuple[i
         if reshaped:
             key = reshaped[0]
             problems.append(f"{key} has shape {tuple(state[key].shape)} instead of {tuple(expected[key])}")
-        raise UserError(f"this file does not hold a {model} model: {' and '.join(problems)}")
+        raise UserError(f"{_not(model)}: {' and '.join(problems)}")
+
+
+def _not(model: str) -> str:
+    return f"this file does not hold {'an' if model[0] in 'AEIO' else 'a'} {model} model"
 
 
 def _pattern(template: str) -> re.Pattern[str]:

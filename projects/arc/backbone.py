@@ -9,10 +9,11 @@ from mmdet.models.backbones.resnet import Bottleneck
 from mmdet.registry import MODELS
 from torch import nn
 
+from perception.engine.convert import rename
 from perception.engine.errors import UserError
 
 from .conv import AdaptiveRotatedConv2d
-from .converter import is_plain_resnet, to_perception
+from .names import classifier_rules, is_plain_resnet
 
 # Blocks of each stage whose 3x3 convolution is replaced: none, all, all, all ("xFFF").
 PUBLISHED_REPLACE = ((), None, None, None)
@@ -71,7 +72,7 @@ def _accept_pretrained(module: ARCResNet, state_dict: dict, prefix: str, *_) -> 
             "python tools/convert_checkpoint.py arc RESNET.pth data/pretrained/START.pth and name that file"
         )
     if any(".rounting_func." in key for key in state_dict):
-        renamed = to_perception(state_dict).checkpoint["state_dict"]
+        renamed = rename(state_dict, classifier_rules(), to="ours").state
         state_dict.clear()
         state_dict.update(renamed)
 

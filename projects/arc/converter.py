@@ -5,94 +5,163 @@ A plain ResNet (torchvision's, mmdet's) becomes a start for an ARC-ResNet of the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from mmdet.models.backbones import ResNet
+from mmdet.models.backbones.resnet import Bottleneck
 from torch import Tensor
 
 from perception.engine.checkpoint import state_dict_of
-from perception.engine.convert import Conversion, Rename, State, rename
+from perception.engine.convert import (
+    Conversion,
+    State,
+    authors_meta,
+    count_numbers,
+    rename,
+    require_complete,
+    require_weight,
+    stated_classes,
+)
 from perception.engine.errors import UserError
 
+from .backbone import ARCResNet
+from .names import KERNEL_NUMBER, classifier_rules, detector_rules, inflate, is_plain_resnet
+
 MODEL = "ARC"
-KERNEL_NUMBER = 4  # of the published models
-_ANGLE_ROW = 4  # of the five numbers that the box head regresses
-_REPLACED = re.compile(r"layer[234]\.\d+\.conv2\.weight").fullmatch
-
-
-def _negate_angle(value: Tensor) -> Tensor:
-    """Their angles turn counter-clockwise, ours clockwise."""
-    value = value.clone()
-    value[_ANGLE_ROW::5] *= -1
-    return value
-
-
-def _rules(prefix: str) -> list[Rename]:
-    routing = f"{prefix}layer{{i}}.{{j}}.conv2"
-    rules = [
-        Rename(f"{routing}.rounting_func.norm.norm.{{rest}}", f"{routing}.routing.norm.{{rest}}"),
-        Rename(f"{routing}.rounting_func.{{rest}}", f"{routing}.routing.{{rest}}"),
-    ]
-    if prefix:
-        head = "roi_head.bbox_head.fc_reg.{rest}"
-        rules.append(Rename(head, head, _negate_angle, _negate_angle))
-    return [*rules, Rename("{rest}", "{rest}")]
 
 
 def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
     """Converts the authors' file, or makes a start for an ARC-ResNet from the weights of a plain one.
 
     Raises:
-        UserError: the file holds neither.
+        UserError: the file holds neither, or not all of it.
     """
     state = state_dict_of(checkpoint)
     if is_plain_resnet(state):
-        inflated = inflate(state)
-        description = f"start for an ARC backbone from a plain ResNet, its 3x3 kernels in {KERNEL_NUMBER} copies"
-        return Conversion({"state_dict": inflated}, [], len(inflated), description)
-    return _convert(state, "rounting_func", "ours")
+        return _start(state)
+    prefix = _prefix(state, "rounting_func")
+    renamed = rename(state, detector_rules() if prefix else classifier_rules(), to="ours")
+    require_complete(renamed.state, _expected(renamed.state, prefix), MODEL)
+    result: dict[str, Any] = {"state_dict": renamed.state}
+    named = stated_classes(checkpoint.get("meta", {}))
+    if named:
+        result["meta"] = {"dataset_meta": named}
+    return _conversion(result, renamed.state, renamed.unmatched, prefix)
 
 
 def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:
     """Converts a checkpoint of ours to the authors' layout.
 
     Raises:
-        UserError: the file holds no ARC weights.
+        UserError: the file holds no ARC weights, or not all of a model.
     """
-    return _convert(state_dict_of(checkpoint), "routing", "authors")
+    ours = state_dict_of(checkpoint)
+    prefix = _prefix(ours, "routing")
+    renamed = rename(ours, detector_rules() if prefix else classifier_rules(), to="authors")
+    require_complete(ours, _expected(ours, prefix), MODEL)
+    result: dict[str, Any] = {"state_dict": renamed.state}
+    meta = authors_meta(checkpoint)
+    if meta:
+        result["meta"] = meta
+    return _conversion(result, renamed.state, renamed.unmatched, prefix)
 
 
-def inflate(state: Mapping[str, Tensor], kernel_number: int = KERNEL_NUMBER) -> State:
-    """Weights of a plain ResNet for an ARC-ResNet that replaces all of stages 2 to 4, without its routing functions.
-
-    Every 3x3 kernel is copied to all n places, times 2 / n: fresh routing functions open their gates by a half and
-    turn by next to nothing, so that the sum is the plain kernel.
-
-    Args:
-        state: weights with the keys of torchvision's ``resnet50``, or of a backbone of mmdet.
-        kernel_number: n.
-    """
-    return {
-        key: (value * (2 / kernel_number)).expand(kernel_number, *value.shape).clone() if _REPLACED(key) else value
-        for key, value in state.items()
-    }
+def _start(plain: State) -> Conversion:
+    known = rename(plain, classifier_rules(), to="ours")
+    require_complete(known.state, _backbone_shapes(known.state), "ResNet")
+    inflated = inflate(known.state)
+    description = f"start for an ARC backbone from a plain ResNet, its 3x3 kernels in {KERNEL_NUMBER} copies"
+    return Conversion({"state_dict": inflated}, known.unmatched, len(inflated), description)
 
 
-def is_plain_resnet(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are the weights of a ResNet with bottlenecks and ordinary convolutions."""
-    kernels = [value for key, value in state.items() if _REPLACED(key)]
-    return "layer2.0.conv3.weight" in state and all(kernel.dim() == 4 for kernel in kernels)
+def _prefix(state: Mapping[str, Tensor], mark: str) -> str:
+    """What the keys of the backbone start with: "backbone." in a detector, nothing in a bare backbone."""
+    for key in state:
+        if f".conv2.{mark}." in key:
+            return "backbone." if key.startswith("backbone.") else ""
+    raise UserError(
+        f"this file does not hold an {MODEL} model: no weight of it is part of a routing function "
+        "(nor is it a plain ResNet of 50 or more layers)"
+    )
 
 
-def _convert(state: Mapping[str, Tensor], mark: str, to: str) -> Conversion:
-    keys = [key for key in state if f".conv2.{mark}." in key]
-    if not keys:
-        raise UserError(
-            f"this file does not hold an {MODEL} model: no weight of it is part of a routing function "
-            "(nor is it a plain ResNet of 50 or more layers)"
+def _conversion(checkpoint: dict[str, Any], state: State, unmatched: list[str], prefix: str) -> Conversion:
+    num_classes = len(state["roi_head.bbox_head.fc_cls.weight"]) - 1 if prefix else None  # less the background
+    return Conversion(checkpoint, unmatched, len(state), _described(prefix), num_classes)
+
+
+def _described(prefix: str) -> str:
+    return f"{MODEL} detector" if prefix else f"{MODEL} backbone"
+
+
+def _expected(ours: State, prefix: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of all weights of a model of the sizes that the weights themselves show."""
+    bare = {key.removeprefix(prefix): value for key, value in ours.items() if key.startswith(prefix)}
+    shapes = {f"{prefix}{key}": shape for key, shape in _backbone_shapes(bare).items()}
+    if prefix:
+        shapes.update(_detector_shapes(ours))
+    return shapes
+
+
+def _backbone_shapes(state: State) -> dict[str, tuple[int, ...]]:
+    """Of an ARC-ResNet, or of a plain ResNet where no block has a routing function."""
+    blocks = [count_numbers(state, rf"layer{stage}\.(\d+)\..+") for stage in range(1, 5)]
+    num_stages = blocks.index(0) if 0 in blocks else len(blocks)
+    settings = {depth: counts for depth, (block, counts) in ResNet.arch_settings.items() if block is Bottleneck}
+    depths = [depth for depth, counts in settings.items() if list(counts[:num_stages]) == blocks[:num_stages]]
+    if not depths or num_stages == 0:
+        raise UserError(f"this file does not hold an {MODEL} model: its stages have {blocks} blocks, as no ResNet does")
+    routed = [(stage, b) for stage in range(num_stages) for b in range(blocks[stage]) if _routed(state, stage, b)]
+    kernel_number = 1
+    if routed:
+        stage, block = routed[0]
+        kernel_number = len(require_weight(state, f"layer{stage + 1}.{block}.conv2.weight", MODEL))
+    with torch.device("meta"):
+        model = ARCResNet(
+            depths[0],
+            replace=[[b for s, b in routed if s == stage] for stage in range(num_stages)],
+            kernel_number=kernel_number,
+            num_stages=num_stages,
+            strides=(1, 2, 2, 2)[:num_stages],
+            dilations=(1, 1, 1, 1)[:num_stages],
+            out_indices=tuple(range(num_stages)),
+            stem_channels=len(require_weight(state, "conv1.weight", MODEL)),
+            base_channels=len(require_weight(state, "layer1.0.conv1.weight", MODEL)),
         )
-    prefix = "backbone." if keys[0].startswith("backbone.") else ""
-    renamed = rename(state, _rules(prefix), to=to)
-    part = "detector" if prefix else "backbone"
-    return Conversion({"state_dict": renamed.state}, renamed.unmatched, len(renamed.state), f"{MODEL} {part}")
+    # Counters of batch-norm steps are absent from older files and do not change what a model predicts.
+    return {k: tuple(v.shape) for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+
+
+def _routed(state: State, stage: int, block: int) -> bool:
+    return any(key.startswith(f"layer{stage + 1}.{block}.conv2.routing.") for key in state)
+
+
+def _detector_shapes(state: State) -> dict[str, tuple[int, ...]]:
+    """Of the pyramid and the heads of an Oriented R-CNN."""
+
+    def shape(key: str) -> tuple[int, ...]:
+        return tuple(require_weight(state, f"{key}.weight", MODEL).shape)
+
+    box, rpn = "roi_head.bbox_head", "rpn_head"
+    channels = shape("neck.lateral_convs.0.conv")[0]
+    hidden = shape(f"{rpn}.rpn_conv")[0]
+    anchors = shape(f"{rpn}.rpn_cls")[0]
+    wide, pooled = shape(f"{box}.shared_fcs.0")
+    weights: dict[str, tuple[int, ...]] = {
+        f"{rpn}.rpn_conv": (hidden, channels, 3, 3),
+        f"{rpn}.rpn_cls": (anchors, hidden, 1, 1),
+        f"{rpn}.rpn_reg": (6 * anchors, hidden, 1, 1),
+        f"{box}.shared_fcs.0": (wide, pooled),
+        f"{box}.shared_fcs.1": (wide, wide),
+        f"{box}.fc_cls": (shape(f"{box}.fc_cls")[0], wide),
+        f"{box}.fc_reg": (5, wide),  # the same regression for all classes
+    }
+    stages = count_numbers(state, r"backbone\.layer(\d+)\..+") - 1
+    for level in range(stages):
+        deep = shape(f"backbone.layer{level + 1}.0.conv3")[0]
+        weights[f"neck.lateral_convs.{level}.conv"] = (channels, deep, 1, 1)
+        weights[f"neck.fpn_convs.{level}.conv"] = (channels, channels, 3, 3)
+    shapes = {f"{key}.weight": size for key, size in weights.items()}
+    return shapes | {f"{key}.bias": size[:1] for key, size in weights.items()}

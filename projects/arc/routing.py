@@ -7,7 +7,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.convnext import LayerNorm2d
 
 
 class RoutingFunction(nn.Module):
@@ -29,7 +28,7 @@ class RoutingFunction(nn.Module):
             raise ValueError(f"proportion must lie between 0 and 45 degrees, got {proportion}")
         self.max_angle = math.radians(proportion)
         self.dwc = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-        self.norm = LayerNorm2d(channels, eps=1e-5)
+        self.norm = nn.LayerNorm(channels)
         self.dropout1 = nn.Dropout(dropout_rate)
         self.fc_alpha = nn.Linear(channels, kernel_number)
         self.dropout2 = nn.Dropout(dropout_rate)
@@ -45,8 +44,7 @@ class RoutingFunction(nn.Module):
         if x.device.type == "cpu":
             x = x.contiguous(memory_format=torch.channels_last)  # halves the time of what follows
         y = self.dwc(x).permute(0, 2, 3, 1)  # (B, H, W, C), in which order it is normalised, rectified and averaged
-        pooled = F.relu(F.layer_norm(y, self.norm.normalized_shape, self.norm.weight, self.norm.bias, self.norm.eps))
-        pooled = pooled.mean((1, 2))
+        pooled = F.relu(self.norm(y)).mean((1, 2))
         with torch.autocast(x.device.type, enabled=False):
             pooled = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
             alpha = F.linear(self.dropout1(pooled), self.fc_alpha.weight.to(pooled), self.fc_alpha.bias.to(pooled))

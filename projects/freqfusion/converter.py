@@ -6,8 +6,9 @@ differ), and Mask2Former (detectron2), which becomes a model of mmdet for COCO p
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,16 @@ from mmseg.datasets import ADE20KDataset, CityscapesDataset, COCOStuffDataset
 from torch import Tensor
 
 from perception.engine.checkpoint import state_dict_of
-from perception.engine.convert import Conversion, Rename, State, rename, require_complete
+from perception.engine.convert import (
+    Conversion,
+    Rename,
+    State,
+    authors_meta,
+    rename,
+    require_complete,
+    require_weight,
+    stated_classes,
+)
 from perception.engine.convert_backbones import resnet_rules, swin_rules
 from perception.engine.errors import UserError
 
@@ -119,7 +129,7 @@ def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
     state = state_dict_of(arrays)
     place = _place(state)
     if place.startswith("sem_seg_head."):
-        logits = _weight(state, "sem_seg_head.predictor.class_embed.weight")
+        logits = require_weight(state, "sem_seg_head.predictor.class_embed.weight", MODEL)
         head = "panoptic_head" if len(logits) == _PANOPTIC_CLASSES + 1 else "decode_head"
         renamed = rename(state, _mask2former_rules(head), to="ours")
     elif "pixel_decoder" in place:
@@ -129,10 +139,11 @@ def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
     ours = renamed.state
     require_complete(ours, _expected(ours), MODEL)
     meta: dict[str, Any] = {"converted_from": _layout(_place(ours))}
-    named = _classes(checkpoint.get("meta", {}), ours)
+    named = stated_classes(checkpoint.get("meta", {})) or _usual_classes(ours)
     if named:
         meta["dataset_meta"] = named
-    return Conversion({"meta": meta, "state_dict": ours}, renamed.unmatched, len(ours), _describe(ours))
+    result = {"meta": meta, "state_dict": ours}
+    return Conversion(result, renamed.unmatched, len(ours), _describe(ours), _num_classes(ours))
 
 
 def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:
@@ -149,13 +160,13 @@ def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:
     if "pixel_decoder" in place:
         kept = {key: value for key, value in ours.items() if not key.endswith("num_batches_tracked")}
         renamed = rename(kept, _mask2former_rules(place.split(".")[0]), to="authors")
-        result: dict[str, Any] = {"model": renamed.state}
+        layout = "model"
     else:
         renamed = rename(ours, DETECTOR_RULES if place == "neck.alignment" else SEGNEXT_RULES, to="authors")
-        named = checkpoint.get("meta", {}).get("dataset_meta", {})
-        meta = {key.upper(): named[key] for key in ("classes", "palette") if key in named}
-        result = {"meta": meta, "state_dict": renamed.state}
-    return Conversion(result, renamed.unmatched, len(renamed.state), _describe(ours))
+        layout = "state_dict"
+    # detectron2 does not read the meta data, but a way back finds the names of the classes in it.
+    result = {"meta": authors_meta(checkpoint), layout: renamed.state}
+    return Conversion(result, renamed.unmatched, len(renamed.state), _describe(ours), _num_classes(ours))
 
 
 def _place(state: Mapping[str, Tensor]) -> str:
@@ -173,12 +184,6 @@ def _layout(place: str) -> str:
     return "mmdet 2" if place == "neck.alignment" else "mmseg 0.x"
 
 
-def _weight(state: Mapping[str, Tensor], key: str) -> Tensor:
-    if key not in state:
-        raise UserError(f"this file does not hold a {MODEL} model: it has no weight {key}")
-    return state[key]
-
-
 def _expected(ours: State) -> dict[str, tuple[int, ...]]:
     """Shapes of all fusions, in the settings that their own weights show, and of a weight from each other part."""
     place = _place(ours)
@@ -192,7 +197,7 @@ def _expected(ours: State) -> dict[str, tuple[int, ...]]:
         swin = any(key.startswith("backbone.stages.") for key in ours)
         first = "backbone.patch_embed.projection.weight" if swin else "backbone.conv1.weight"
         others = [first, f"{head}.pixel_decoder.level_encoding.weight", f"{head}.cls_embed.weight"]
-    shapes = {key: tuple(_weight(ours, key).shape) for key in others}
+    shapes = {key: tuple(require_weight(ours, key, MODEL).shape) for key in others}
     for index in range(number):
         prefix = f"{place}.{index}"
         part = {m["rest"]: v for k, v in ours.items() if (m := _FUSION.fullmatch(k)) and k.startswith(f"{prefix}.")}
@@ -210,9 +215,20 @@ def _like(prefix: str, part: State) -> FreqFusion:
         return tuple(part[key].shape)
 
     compressed, hr_channels = shape("hr_channel_compressor.weight")[:2]
-    resample = any(key.startswith("dysampler.") for key in part)
-    settings: dict[str, Any] = dict(hamming_window=len(shape("hamming_lowpass")) > 1)
-    if resample:
+    high_pass = any(key.startswith("content_encoder2.") for key in part)
+    settings: dict[str, Any] = dict(
+        hamming_window=len(shape("hamming_lowpass")) > 1,
+        encoder_kernel=shape("content_encoder.weight")[-1],
+        use_high_pass=high_pass,
+        comp_feat_upsample=high_pass,  # does not show, but cannot be without the high pass
+        **_kernels(
+            shape("content_encoder.bias")[0],
+            shape("content_encoder2.bias")[0] if high_pass else None,
+            shape("hamming_lowpass"),
+            shape("hamming_highpass"),
+        ),
+    )
+    if any(key.startswith("dysampler.") for key in part):
         offset = shape("dysampler.offset.weight")
         settings.update(
             feature_resample=True,
@@ -220,26 +236,55 @@ def _like(prefix: str, part: State) -> FreqFusion:
             feature_resample_norm="dysampler.norm_hr.weight" in part,
             direction_feat="sim_concat" if offset[1] > 8 else "sim",
         )
-    with torch.device("meta"):
-        return FreqFusion(hr_channels, shape("lr_channel_compressor.weight")[1], compressed, **settings)
+    try:
+        with torch.device("meta"):
+            return FreqFusion(hr_channels, shape("lr_channel_compressor.weight")[1], compressed, **settings)
+    except ValueError as error:  # settings that exclude each other
+        raise UserError(f"this file does not hold a {MODEL} model: of {prefix}, {error}") from error
 
 
-def _classes(meta: Mapping[str, Any], ours: State) -> dict[str, Any]:
-    """Names and colours of the classes: those in the file, else those of the data set with as many."""
-    if "CLASSES" in meta:
-        return {key.lower(): meta[key] for key in ("CLASSES", "PALETTE") if meta.get(key) is not None}
+def _kernels(low: int, high: int | None, low_window: Sequence[int], high_window: Sequence[int]) -> dict[str, int]:
+    """Sides of the kernels and their groups.
+
+    Args:
+        low: numbers per place that the low-pass kernels take, side^2 times groups.
+        high: the same of the high-pass ones, if there are any.
+        low_window: shape of the window, which ends with the side of the kernels if it is one.
+        high_window: likewise.
+    """
+    sides = range(1, 64, 2)
+    lows, highs = ([window[-1]] if len(window) > 1 else sides for window in (low_window, high_window))
+    # Without windows several answers can fit, all of which make the same shapes.
+    for group, first, second in itertools.product(range(1, low + 1), lows, highs):
+        if first**2 * group == low and high in (None, second**2 * group):
+            return dict(lowpass_kernel=first, highpass_kernel=second, up_group=group)
+    return {}  # none: the comparison of shapes says what is wrong
+
+
+def _usual_classes(ours: State) -> dict[str, Any]:
+    """Names and colours of the classes of the data set with as many, of those that models were published for."""
+    known: dict[int | None, type]
     place = _place(ours)
     if place == "neck.alignment":
-        box = ours.get("roi_head.bbox_head.fc_cls.weight")
-        panoptic = any(key.startswith("semantic_head.") for key in ours)
-        things = 0 if box is None else len(box) - 1
-        found = (CocoPanopticDataset if panoptic else CocoDataset) if things == 80 else None
+        known = {80: CocoDataset, 133: CocoPanopticDataset}
     else:
-        semantic = place == "decode_head.freqfusions"
-        logits = ours["decode_head.conv_seg.weight" if semantic else f"{place.split('.')[0]}.cls_embed.weight"]
         known = {150: ADE20KDataset, 19: CityscapesDataset, 171: COCOStuffDataset, 133: CocoPanopticDataset}
-        found = known.get(len(logits) - (0 if semantic else 1))
+    found = known.get(_num_classes(ours))
     return dict(found.METAINFO) if found else {}
+
+
+def _num_classes(ours: State) -> int | None:
+    """How many classes a model tells apart; None where it has no weights that say so."""
+    place = _place(ours)
+    if place == "decode_head.freqfusions":
+        return len(ours["decode_head.conv_seg.weight"])
+    if place != "neck.alignment":
+        return len(ours[f"{place.split('.')[0]}.cls_embed.weight"]) - 1  # less "no object"
+    box, stuff = (ours.get(f"{key}.weight") for key in ("roi_head.bbox_head.fc_cls", "semantic_head.conv_logits"))
+    if box is None:
+        return None
+    things = len(box) - 1  # less the background
+    return things if stuff is None else things + len(stuff) - 1  # less one for all things
 
 
 def _describe(ours: State) -> str:

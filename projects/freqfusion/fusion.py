@@ -66,6 +66,7 @@ class FreqFusion(nn.Module):
             mmcv, for one group).
         sizes: "strict" demands a shallow map exactly twice as large; "pad" repeats the borders where it is one pixel
             short, and crops the results.
+        checkpointing: compute again in the backward pass instead of keeping what lies between inputs and results.
 
     Raises:
         ValueError: settings that exclude each other.
@@ -94,6 +95,7 @@ class FreqFusion(nn.Module):
         direction_feat: str = "sim_concat",
         padding: str = "zero",
         sizes: str = "strict",
+        checkpointing: bool = False,
     ):
         super().__init__()
         if not use_high_pass and comp_feat_upsample and semi_conv:
@@ -107,7 +109,7 @@ class FreqFusion(nn.Module):
         self.lowpass_kernel, self.highpass_kernel, self.up_group = lowpass_kernel, highpass_kernel, up_group
         self.comp_feat_upsample, self.use_high_pass, self.hr_residual = comp_feat_upsample, use_high_pass, hr_residual
         self.semi_conv, self.align_corners, self.upsample_mode = semi_conv, align_corners, upsample_mode
-        self.padding, self.sizes = padding, sizes
+        self.padding, self.sizes, self.checkpointing = padding, sizes, checkpointing
 
         def encoder(kernel: int) -> nn.Conv2d:
             reach = (encoder_kernel - 1) * encoder_dilation // 2
@@ -145,7 +147,9 @@ class FreqFusion(nn.Module):
         for module in encoders:
             nn.init.normal_(module.weight, std=0.001)
 
-    def forward(self, hr_feat: Tensor, lr_feat: Tensor, use_checkpoint: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, hr_feat: Tensor, lr_feat: Tensor, use_checkpoint: bool | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Low-pass kernels, sharpened shallow map and upsampled deep map.
 
         Half-precision maps are computed with in float32 and returned as they came.
@@ -153,7 +157,7 @@ class FreqFusion(nn.Module):
         Args:
             hr_feat: (B, C_h, 2h, 2w).
             lr_feat: (B, C_l, h, w).
-            use_checkpoint: compute again in the backward pass instead of keeping what lies between.
+            use_checkpoint: overrides ``checkpointing`` for this call.
 
         Returns:
             (B, G k^2, 2h, 2w), (B, C_h, 2h, 2w) and (B, C_l, 2h, 2w); the sum of the last two, or whatever else is
@@ -164,7 +168,8 @@ class FreqFusion(nn.Module):
         """
         height, width = hr_feat.shape[2:]
         hr, lr = self._fitted(hr_feat, lr_feat)
-        if use_checkpoint and (hr.requires_grad or lr.requires_grad):
+        use_checkpoint = self.checkpointing if use_checkpoint is None else use_checkpoint
+        if use_checkpoint and torch.is_grad_enabled():
             results = checkpoint(self._fuse, hr, lr, use_reentrant=False)
         else:
             results = self._fuse(hr, lr)
@@ -191,7 +196,7 @@ class FreqFusion(nn.Module):
             return self._fuse_single(hr, lr)
 
     def _fuse_single(self, hr: Tensor, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        small, large = self.lowpass_kernel, self.highpass_kernel
+        low_side, high_side = self.lowpass_kernel, self.highpass_kernel
         compressed_hr, compressed_lr = self.hr_channel_compressor(hr), self.lr_channel_compressor(lr)
         high = None
         if not self.semi_conv:
@@ -201,13 +206,13 @@ class FreqFusion(nn.Module):
                 high = self.content_encoder2(joined)
         elif self.comp_feat_upsample:
             high = self.content_encoder2(compressed_hr)
-            smooth = self._reassemble(compressed_hr, self._high_kernels(high), large, 1)
+            smooth = self._reassemble(compressed_hr, self._high_kernels(high), high_side, 1)
             compressed_hr = 2 * compressed_hr - smooth
             low = self.content_encoder(compressed_hr)
             first = self._low_kernels(low)
-            low = low + self._reassemble(self.content_encoder(compressed_lr), first, small, 2)
+            low = low + self._reassemble(self.content_encoder(compressed_lr), first, low_side, 2)
             final = self._low_kernels(low)
-            high = high + self._reassemble(self.content_encoder2(compressed_lr), final, small, 2)
+            high = high + self._reassemble(self.content_encoder2(compressed_lr), final, low_side, 2)
         else:
             low = self.content_encoder(compressed_hr)
             low = low + self._resize(self.content_encoder(compressed_lr), low, "nearest")
@@ -217,11 +222,11 @@ class FreqFusion(nn.Module):
 
         kernels = self._low_kernels(low)
         if self.semi_conv:
-            upsampled = self._reassemble(lr, kernels, small, 2)
+            upsampled = self._reassemble(lr, kernels, low_side, 2)
         else:
-            upsampled = self._reassemble(self._resize(lr, hr, self.upsample_mode), kernels, small, 1)
+            upsampled = self._reassemble(self._resize(lr, hr, self.upsample_mode), kernels, low_side, 1)
         if high is not None:
-            detail = hr - self._reassemble(hr, self._high_kernels(high), large, 1)
+            detail = hr - self._reassemble(hr, self._high_kernels(high), high_side, 1)
             hr = hr + detail if self.hr_residual else detail
         if self.feature_resample:
             upsampled = self.dysampler(hr_x=compressed_hr, lr_x=compressed_lr, feat2sample=upsampled)

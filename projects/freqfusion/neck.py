@@ -30,7 +30,7 @@ class FreqFusionFPN(BaseModule):
         feature_resample_group: groups of channels with offsets of their own.
         norm_cfg: of the convolutions; ``None`` for a bias instead.
         init_cfg: of MMEngine.
-        **fusion: other settings of :class:`~projects.freqfusion.fusion.FreqFusion`.
+        **fusion: other settings of :class:`~projects.freqfusion.fusion.FreqFusion`, ``checkpointing`` among them.
 
     Raises:
         ValueError: fewer outputs than inputs.

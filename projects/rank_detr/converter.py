@@ -15,7 +15,17 @@ from mmdet.datasets import CocoDataset
 from torch import Tensor
 
 from perception.engine.checkpoint import state_dict_of
-from perception.engine.convert import Conversion, Rename, State, rename, require_complete
+from perception.engine.convert import (
+    Conversion,
+    Rename,
+    State,
+    authors_meta,
+    count_numbers,
+    rename,
+    require_complete,
+    require_weight,
+    stated_classes,
+)
 from perception.engine.convert_backbones import resnet_rules, swin_rules
 from perception.engine.errors import UserError
 
@@ -91,12 +101,14 @@ def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
     renamed = rename({k: v for k, v in state.items() if not _DUPLICATE.fullmatch(k)}, RULES, to="ours")
     require_complete(renamed.state, _expected(renamed.state), MODEL)
     meta: dict[str, Any] = {"converted_from": "detrex"}
-    num_classes = renamed.state["bbox_head.cls_branches.0.weight"].shape[0]
-    if num_classes == len(CocoDataset.METAINFO["classes"]):
-        meta["dataset_meta"] = dict(CocoDataset.METAINFO)
-    return Conversion(
-        {"meta": meta, "state_dict": renamed.state}, renamed.unmatched, len(renamed.state), _describe(renamed.state)
-    )
+    num_classes = len(renamed.state["bbox_head.cls_branches.0.weight"])
+    named = stated_classes(checkpoint.get("meta", {}))
+    if not named and num_classes == len(CocoDataset.METAINFO["classes"]):
+        named = dict(CocoDataset.METAINFO)
+    if named:
+        meta["dataset_meta"] = named
+    result = {"meta": meta, "state_dict": renamed.state}
+    return Conversion(result, renamed.unmatched, len(renamed.state), _describe(renamed.state), num_classes)
 
 
 def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:
@@ -110,23 +122,29 @@ def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:
     renamed = rename(ours, RULES, to="authors")
     heads = {k: v for k, v in renamed.state.items() if k.startswith(("class_embed.", "bbox_embed."))}
     renamed.state.update({f"transformer.decoder.{key}": value for key, value in heads.items()})
-    return Conversion({"model": renamed.state}, renamed.unmatched, len(ours), _describe(ours))
+    result: dict[str, Any] = {"model": renamed.state}
+    meta = authors_meta(checkpoint)
+    if meta:
+        result["meta"] = meta  # of no use to detectron2, but a way back finds the names of the classes in it
+    num_classes = len(ours["bbox_head.cls_branches.0.weight"])
+    return Conversion(result, renamed.unmatched, len(ours), _describe(ours), num_classes)
 
 
 def _expected(state: State) -> dict[str, tuple[int, ...]]:
     """Shapes of everything beyond the backbone, in a model of the sizes that the weights themselves show."""
-    try:
-        num_levels, embed_dims = state["transformer.level_embed"].shape
-        num_classes = state["bbox_head.cls_branches.0.weight"].shape[0]
-        layer = "transformer.encoder.layers.0"
-        samples = state[f"{layer}.self_attn.attention_weights.weight"].shape[0]
-        feedforward_channels = state[f"{layer}.ffn.layers.0.0.weight"].shape[0]
-        content = state.get("transformer.query_embedding.weight")
-    except KeyError as error:
-        raise UserError(f"this file does not hold a {MODEL} model: it has no weight {error.args[0]}") from None
+
+    def shape(key: str) -> torch.Size:
+        return require_weight(state, key, MODEL).shape
+
+    num_levels, embed_dims = shape("transformer.level_embed")
+    num_classes = shape("bbox_head.cls_branches.0.weight")[0]
+    layer = "transformer.encoder.layers.0"
+    samples = shape(f"{layer}.self_attn.attention_weights.weight")[0]
+    feedforward_channels = shape(f"{layer}.ffn.layers.0.0.weight")[0]
+    content = state.get("transformer.query_embedding.weight")
     tables = [*(v for k, v in state.items() if ".rank_aware_content_query." in k or ".rank_adaptive_" in k), content]
     num_queries = next((len(table) for table in tables if table is not None), 1)
-    depth = {half: _count(state, rf"transformer\.{half}\.layers\.(\d+)\..+") for half in ("encoder", "decoder")}
+    depth = {half: count_numbers(state, rf"transformer\.{half}\.layers\.(\d+)\..+") for half in ("encoder", "decoder")}
     with torch.device("meta"):
         transformer = RankDetrTransformer(
             embed_dims=embed_dims,
@@ -146,17 +164,12 @@ def _expected(state: State) -> dict[str, tuple[int, ...]]:
     shapes = {f"transformer.{key}": tuple(value.shape) for key, value in transformer.state_dict().items()}
     shapes.update({f"bbox_head.{key}": tuple(value.shape) for key, value in head.state_dict().items()})
     for convs in ("convs", "extra_convs"):
-        for i in range(_count(state, rf"neck\.{convs}\.(\d+)\..+")):
+        for i in range(count_numbers(state, rf"neck\.{convs}\.(\d+)\..+")):
             for name in ("conv.bias", "gn.weight", "gn.bias"):
                 shapes[f"neck.{convs}.{i}.{name}"] = (embed_dims,)
     first = "backbone.conv1.weight" if "backbone.conv1.weight" in state else "backbone.patch_embed.projection.weight"
     shapes[first] = tuple(state[first].shape) if first in state else ()
     return shapes
-
-
-def _count(state: State, pattern: str) -> int:
-    matches = (re.fullmatch(pattern, key) for key in state)
-    return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
 def _describe(state: State) -> str:

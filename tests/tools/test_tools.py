@@ -185,7 +185,29 @@ def test_convert_checkpoint(run_tool, checkpoint, tmp_path):
     assert {k for k in before if not k.endswith("num_batches_tracked")} == set(after)
     assert all(torch.equal(before[key], after[key]) for key in after)
 
+    meta = torch.load(ours, weights_only=True)["meta"]
+    assert (
+        meta["dataset_meta"]["classes"] == torch.load(checkpoint, weights_only=True)["meta"]["dataset_meta"]["classes"]
+    )
+
     assert "exists" in run_tool("convert_checkpoint", "rank_detr", authors, ours).err
+    names = tmp_path / "names.txt"
+    names.write_text("one\ntwo\nthree\nfour\nfive\ntraffic light\n")
+    done = run_tool("convert_checkpoint", "rank_detr", authors, ours, "--overwrite", "--classes", f"@{names}")
+    assert done.code == 0
+    classes = torch.load(ours, weights_only=True)["meta"]["dataset_meta"]["classes"]
+    assert classes == ("one", "two", "three", "four", "five", "traffic light")
+    for arguments, message in (
+        (["--classes", "a", "b"], "tells 6 classes apart, but 2 names"),
+        (["--classes", "a", "--to", "authors"], "--classes goes with --to perception"),
+    ):
+        done = run_tool("convert_checkpoint", "rank_detr", authors, tmp_path / "no.pth", *arguments)
+        assert (done.code, message in done.err) == (1, True)
+    nameless = torch.load(authors, weights_only=True)
+    torch.save({"model": nameless["model"]}, authors)
+    assert (
+        "does not name its 6 classes" in run_tool("convert_checkpoint", "rank_detr", authors, ours, "--overwrite").out
+    )
     torch.save({"state_dict": {"fc.weight": torch.zeros(1)}}, authors)
     done = run_tool("convert_checkpoint", "rank_detr", authors, tmp_path / "no.pth")
     assert done.code == 1

@@ -4,11 +4,14 @@ import pytest
 import torch
 from mmdet.models.backbones import ResNet
 from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
 
+from perception.engine.config import drop_initial_weights, load_config
 from perception.engine.errors import UserError
 from projects.arc import converter
 from projects.arc.backbone import ARCResNet
 from projects.arc.conv import AdaptiveRotatedConv2d
+from tests.conftest import REPOSITORY
 
 SMALL = dict(base_channels=8, kernel_number=2, stem_channels=8)
 
@@ -77,38 +80,104 @@ def test_blocks_are_chosen_by_number_or_by_text():
         ARCResNet(18)
 
 
-def authors_detector():
-    model = ARCResNet(50, **SMALL)
-    state = {f"backbone.{key}": value for key, value in model.state_dict().items()}
-    state = {
-        key.replace("routing.norm", "rounting_func.norm.norm").replace("routing", "rounting_func"): value
+def authors_names(state):
+    return {
+        key.replace("routing.norm", "rounting_func.norm.norm").replace("routing", "rounting_func"): value.clone()
         for key, value in state.items()
     }
-    state["roi_head.bbox_head.fc_reg.weight"] = torch.randn(5, 7)
-    state["roi_head.bbox_head.fc_reg.bias"] = torch.randn(5)
-    return model, state
 
 
-def test_a_detector_is_converted_there_and_back():
-    model, theirs = authors_detector()
+@pytest.fixture(scope="module")
+def detector():
+    """The recipe's detector, small."""
+    pyramid = {"neck.in_channels": [32, 64, 128, 256], "neck.out_channels": 16, "rpn_head.in_channels": 16}
+    heads = {
+        "rpn_head.feat_channels": 24,
+        "roi_head.bbox_roi_extractor.out_channels": 16,
+        "roi_head.bbox_head.in_channels": 16,
+        "roi_head.bbox_head.fc_out_channels": 32,
+    }
+    backbone = {f"backbone.{key}": value for key, value in SMALL.items()}
+    options = {f"model.{key}": value for key, value in {**backbone, **pyramid, **heads}.items()}
+    cfg = load_config(str(REPOSITORY / "configs" / "arc.py"), options)
+    drop_initial_weights(cfg)
+    with DefaultScope.overwrite_default_scope("mmrotate"):
+        return MODELS.build(cfg.model)
+
+
+def test_a_detector_is_converted_there_and_back(detector):
+    theirs = authors_names(detector.state_dict())
     ours = converter.to_perception({"state_dict": theirs})
     assert not ours.unmatched
-    assert ours.description == "ARC detector"
+    assert (ours.description, ours.num_classes) == ("ARC detector", 15)
     state = ours.checkpoint["state_dict"]
-    backbone = {key.removeprefix("backbone."): v for key, v in state.items() if key.startswith("backbone.")}
-    model.load_state_dict(backbone)
+    detector.load_state_dict(state)
+    head = "roi_head.bbox_head.fc_reg"
     sign = torch.tensor([1.0, 1, 1, 1, -1])
-    assert torch.equal(state["roi_head.bbox_head.fc_reg.bias"], theirs["roi_head.bbox_head.fc_reg.bias"] * sign)
-    weight = theirs["roi_head.bbox_head.fc_reg.weight"]
-    assert torch.equal(state["roi_head.bbox_head.fc_reg.weight"], weight * sign[:, None])
+    assert torch.equal(state[f"{head}.bias"], theirs[f"{head}.bias"] * sign)
+    assert torch.equal(state[f"{head}.weight"], theirs[f"{head}.weight"] * sign[:, None])
     back = converter.to_authors(ours.checkpoint).checkpoint["state_dict"]
     assert back.keys() == theirs.keys()
     assert all(torch.equal(back[key], value) for key, value in theirs.items())
 
 
+def test_classes_come_along(detector):
+    theirs = authors_names(detector.state_dict())
+    assert "meta" not in converter.to_perception({"state_dict": theirs}).checkpoint
+    names = tuple(f"class {number}" for number in range(15))
+    ours = converter.to_perception({"state_dict": theirs, "meta": {"CLASSES": names, "epoch": 12}})
+    assert ours.checkpoint["meta"] == {"dataset_meta": {"classes": names}}
+    assert converter.to_authors(ours.checkpoint).checkpoint["meta"] == {"CLASSES": names}
+    other = list(reversed(names))
+    ours.name_classes(other)
+    assert ours.checkpoint["meta"]["dataset_meta"]["classes"] == tuple(other)
+    with pytest.raises(UserError, match="tells 15 classes apart, but 2 names"):
+        ours.name_classes(["a", "b"])
+    bare = converter.to_perception(authors_names(ARCResNet(50, **SMALL).state_dict()))
+    with pytest.raises(UserError, match="have no classes to name"):
+        bare.name_classes(names)
+
+
+def test_files_that_do_not_hold_all_of_it_are_refused(detector):
+    theirs = authors_names(detector.state_dict())
+    for gone in ("neck.fpn_convs.2", "roi_head.bbox_head.fc_cls", "rpn_head.rpn_reg", "backbone.layer3.4.bn2"):
+        part = {key: value for key, value in theirs.items() if not key.startswith(f"{gone}.")}
+        with pytest.raises(UserError, match=f"does not hold an ARC model: .*{gone}"):
+            converter.to_perception({"state_dict": part})
+    few = {key: value for key, value in theirs.items() if ".layer2.0.conv2." in key}
+    with pytest.raises(UserError, match="does not hold an ARC model"):
+        converter.to_perception({"state_dict": {**few, "nonsense.weight": torch.zeros(1)}})
+    some = {key: value for key, value in theirs.items() if ".bn3." not in key}
+    with pytest.raises(UserError, match=r"64 weights are missing, such as backbone\.layer1\.0\.bn3\.weight"):
+        converter.to_perception({"state_dict": {**some, "nonsense.weight": torch.zeros(1)}})
+    assert converter.to_perception({**theirs, "nonsense.weight": torch.zeros(1)}).unmatched == ["nonsense.weight"]
+    reshaped = {**theirs, "rpn_head.rpn_reg.weight": torch.zeros(15, 24, 1, 1)}
+    with pytest.raises(UserError, match=r"has shape \(15, 24, 1, 1\) instead of \(18, 24, 1, 1\)"):
+        converter.to_perception(reshaped)
+    ours = converter.to_perception(theirs).checkpoint["state_dict"]
+    del ours["roi_head.bbox_head.fc_reg.bias"]
+    with pytest.raises(UserError, match=r"missing, such as roi_head\.bbox_head\.fc_reg\.bias"):
+        converter.to_authors(ours)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(depth=101, kernel_number=3),
+        dict(depth=50, replace=((), ["1"], None), num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1)),
+    ],
+)
+def test_backbones_of_other_sizes_are_understood(options):
+    stages = options.get("num_stages", 4)
+    model = ARCResNet(base_channels=4, stem_channels=12, out_indices=range(stages), **options)
+    ours = converter.to_perception(authors_names(model.state_dict()))
+    assert not ours.unmatched
+    model.load_state_dict(ours.checkpoint["state_dict"])
+
+
 def test_a_backbone_without_a_prefix_is_converted():
-    model, theirs = authors_detector()
-    bare = {key.removeprefix("backbone."): v for key, v in theirs.items() if key.startswith("backbone.")}
+    model = ARCResNet(50, **SMALL)
+    bare = authors_names(model.state_dict())
     bare["fc.weight"] = torch.zeros(10, 4)
     ours = converter.to_perception(bare)
     assert ours.description == "ARC backbone"
@@ -120,8 +189,8 @@ def test_a_backbone_without_a_prefix_is_converted():
 
 
 def test_the_authors_backbone_is_read_through_init_cfg(tmp_path):
-    model, theirs = authors_detector()
-    bare = {key.removeprefix("backbone."): v for key, v in theirs.items() if key.startswith("backbone.")}
+    model = ARCResNet(50, **SMALL)
+    bare = authors_names(model.state_dict())
     torch.save({"state_dict": {**bare, "fc.weight": torch.zeros(10, 4)}}, tmp_path / "arc.pth")
     init = dict(type="Pretrained", checkpoint=str(tmp_path / "arc.pth"))
     loaded = MODELS.build(dict(type="mmdet.ARCResNet", depth=50, init_cfg=init, **SMALL))
@@ -131,7 +200,7 @@ def test_the_authors_backbone_is_read_through_init_cfg(tmp_path):
     detector = torch.nn.Module()
     detector.backbone = ARCResNet(50, **SMALL)
     with pytest.raises(RuntimeError, match="rounting_func"):
-        detector.load_state_dict({key: v for key, v in theirs.items() if key.startswith("backbone.")})
+        detector.load_state_dict({f"backbone.{key}": value for key, value in bare.items()})
 
 
 def test_a_plain_resnet_becomes_a_start(monkeypatch):
@@ -157,3 +226,7 @@ def test_a_plain_resnet_becomes_a_start(monkeypatch):
         model.load_state_dict(weights, strict=False)
     with pytest.raises(UserError, match="does not hold an ARC model"):
         converter.to_perception({"layer2.0.conv2.weight": torch.zeros(8, 8, 3, 3)})  # a ResNet-18 or 34
+    assert converter.to_perception({**weights, "nonsense.weight": torch.zeros(1)}).unmatched == ["nonsense.weight"]
+    part = {key: value for key, value in weights.items() if ".downsample.0." not in key}
+    with pytest.raises(UserError, match="does not hold a ResNet model: 4 weights are missing"):
+        converter.to_perception(part)

@@ -7,6 +7,7 @@ from mmengine.registry import DefaultScope
 from mmseg.models.decode_heads import LightHamHead, SegformerHead, UPerHead
 from mmseg.registry import MODELS as SEGMENTERS
 
+from projects.freqfusion.fusion import FreqFusion
 from projects.freqfusion.head import LightHamHeadFreqAware, SegformerHeadFreqAware, UPerHeadFreqAware
 from projects.freqfusion.neck import FreqFusionFPN
 from projects.freqfusion.pyramid import FreqFusionPyramid
@@ -54,6 +55,24 @@ def test_neck_for_sizes_that_are_no_multiples():
     ]
 
 
+def count_fusions(monkeypatch):
+    """A list that grows by one with every computation of a fusion."""
+    calls, fuse = [], FreqFusion._fuse
+    monkeypatch.setattr(FreqFusion, "_fuse", lambda *args: calls.append(1) or fuse(*args))
+    return calls
+
+
+def test_neck_can_compute_again_instead_of_keeping(monkeypatch):
+    calls = count_fusions(monkeypatch)
+    for checkpointing, expected in ((False, 3), (True, 6)):
+        neck = FreqFusionFPN([8, 16, 24, 32], 16, 4, checkpointing=checkpointing)
+        outputs = neck(maps([8, 16, 24, 32], 16, 16))
+        sum(x.square().mean() for x in outputs).backward()
+        assert len(calls) == expected
+        assert all(p.grad is not None for p in neck.parameters())
+        calls.clear()
+
+
 def head_settings(**changes):
     return dict(
         in_channels=[64, 160, 256],
@@ -73,6 +92,23 @@ def _mmseg_names():
     """Parts of a head that are named by strings are mmseg's, whatever scope other tests have left."""
     with DefaultScope.overwrite_default_scope("mmseg"):
         yield
+
+
+@pytest.mark.usefixtures("_mmseg_names")
+def test_heads_can_compute_again_instead_of_keeping(monkeypatch):
+    calls = count_fusions(monkeypatch)
+    small = dict(in_channels=[16, 16, 32], in_index=[0, 1, 2], channels=16, num_classes=3, align_corners=False)
+    norm = dict(norm_cfg=dict(type="GN", num_groups=8), freq_fusion=dict(checkpointing=True))
+    ham = dict(ham_channels=16, ham_kwargs=dict(MD_R=4), compress_ratio=2)
+    for kind, options, fusions in (
+        (LightHamHeadFreqAware, ham, 2),
+        (SegformerHeadFreqAware, dict(compress_ratio=2), 2),
+        (UPerHeadFreqAware, dict(compress_ratio=2, pool_scales=(1, 2)), 4),
+    ):
+        head = kind(**small, **norm, **options)
+        head(maps([16, 16, 32], 16, 16)).square().mean().backward()
+        assert len(calls) == 2 * fusions
+        calls.clear()
 
 
 @pytest.mark.usefixtures("_mmseg_names")

@@ -5,6 +5,8 @@ import torch
 
 from perception.engine.errors import UserError
 from projects.freqfusion import converter
+from projects.freqfusion.fusion import FreqFusion
+from projects.freqfusion.head import SEGNEXT
 from tests.conftest import REPOSITORY
 
 from .test_recipes import SMALL, build, recipe
@@ -149,6 +151,54 @@ def test_what_comes_along():
     meta = converter.to_perception(named).checkpoint["meta"]
     assert meta["dataset_meta"] == {"classes": ("wall", "sky"), "palette": [[1, 2, 3], [4, 5, 6]]}
     assert len(converter.to_perception({"state_dict": ours}).checkpoint["meta"]["dataset_meta"]["classes"]) == 150
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(lowpass_kernel=3, highpass_kernel=5, up_group=2),
+        dict(encoder_kernel=1, feature_resample_group=2),
+        dict(use_high_pass=False, comp_feat_upsample=False),
+        dict(hamming_window=True, lowpass_kernel=7, up_group=4),
+    ],
+)
+def test_all_settings_of_a_fusion_are_understood(settings):
+    ours = {key: value for key, value in filled(model("../freqfusion")).items() if "freqfusions" not in key}
+    options = {**SEGNEXT, **settings}
+    for index, (hr, lr) in enumerate(((160, 256), (64, 416))):
+        fusion = FreqFusion(hr, lr, 16, **options)
+        ours |= {f"decode_head.freqfusions.{index}.{key}": value for key, value in fusion.state_dict().items()}
+    back = converter.to_perception(converter.to_authors({"state_dict": ours}).checkpoint)
+    assert back.checkpoint["state_dict"].keys() == ours.keys()
+    broken = {**ours, "decode_head.freqfusions.0.content_encoder.bias": torch.zeros(7)}
+    with pytest.raises(UserError, match=r"content_encoder\.\w+ has shape"):
+        converter.to_perception({"state_dict": broken})
+
+
+def test_settings_that_exclude_each_other_are_refused():
+    ours = filled(model("../freqfusion"))
+    for key in [key for key in ours if ".freqfusions.0." in key]:
+        del ours[key]
+    fusion = FreqFusion(160, 256, 20, **{**SEGNEXT, "feature_resample_norm": False}).state_dict()
+    norms = {
+        f"dysampler.{name}.{kind}": torch.ones(20) for name in ("norm_hr", "norm_lr") for kind in ("weight", "bias")
+    }
+    ours |= {f"decode_head.freqfusions.0.{key}": value for key, value in {**fusion, **norms}.items()}
+    assert converter.to_perception({"state_dict": ours}).num_classes == 150
+    ours["decode_head.freqfusions.0.hr_channel_compressor.weight"] = torch.zeros(52, 160, 1, 1)
+    with pytest.raises(UserError, match="52 channels cannot be normalised"):
+        converter.to_perception({"state_dict": ours})
+
+
+@pytest.mark.parametrize("name", ["panoptic_fpn_r50", "../freqfusion", "mask2former_r50_cityscapes"])
+def test_names_of_classes_survive_the_way_there_and_back(name):
+    ours = filled(model(name))
+    named = {"state_dict": ours, "meta": {"dataset_meta": {"classes": ("a", "b"), "palette": [[1, 2, 3], [4, 5, 6]]}}}
+    back = converter.to_perception(converter.to_authors(named).checkpoint)
+    assert back.checkpoint["meta"]["dataset_meta"] == named["meta"]["dataset_meta"]
+    assert back.num_classes == {"panoptic_fpn_r50": 133, "../freqfusion": 150}.get(name, 19)
+    nameless = converter.to_perception(converter.to_authors({"state_dict": ours}).checkpoint).checkpoint
+    assert len(nameless["meta"]["dataset_meta"]["classes"]) == back.num_classes
 
 
 def test_tool(run_tool, tmp_path):

@@ -184,6 +184,33 @@ def test_other_settings(options):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in fusion.parameters())
 
 
+def test_checkpointing_keeps_less_for_inputs_without_gradients_too():
+    fusion = FreqFusion(4, 6, 16, feature_resample=True, feature_resample_group=2)
+    again = FreqFusion(4, 6, 16, feature_resample=True, feature_resample_group=2, checkpointing=True)
+    again.load_state_dict(fusion.state_dict())
+    hr, lr = torch.randn(2, 4, 12, 10), torch.randn(2, 6, 6, 5)
+    kept = {}
+    for name, module, options in (
+        ("all", fusion, {}),
+        ("setting", again, {}),
+        ("call", fusion, {"use_checkpoint": True}),
+        ("all after all", again, {"use_checkpoint": False}),
+    ):
+        module.zero_grad()
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, saved=saved: saved.append(x.numel()) or x, lambda x: x):
+            results = module(hr, lr, **options)
+        sum(x.square().mean() for x in results).backward()
+        kept[name] = sum(saved)
+        assert all(p.grad is not None for p in module.parameters())
+        for ours, theirs in zip(module.parameters(), fusion.parameters()):
+            torch.testing.assert_close(ours.grad, theirs.grad)
+    assert kept["setting"] == kept["call"] < kept["all"] / 10
+    assert kept["all after all"] == kept["all"]
+    with torch.no_grad():
+        assert torch.equal(again(hr, lr)[2], fusion(hr, lr)[2])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype):
     fusion = FreqFusion(8, 8, 16, feature_resample=True)

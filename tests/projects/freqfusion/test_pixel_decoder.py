@@ -8,6 +8,7 @@ from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from torch import nn
 
+from projects.freqfusion.fusion import FreqFusion
 from projects.freqfusion.pixel_decoder import FreqAwareMSDeformAttnPixelDecoder
 
 CHANNELS = [8, 16, 24, 32]
@@ -49,6 +50,15 @@ class Stock(nn.Module):
     def forward(self, shallow, deep):
         resized = F.interpolate(deep, shallow.shape[2:], mode="bilinear", align_corners=False)
         return None, shallow, resized if self.adds else torch.zeros_like(shallow)
+
+
+def test_it_can_compute_again_instead_of_keeping(monkeypatch):
+    calls, fuse = [], FreqFusion._fuse
+    monkeypatch.setattr(FreqFusion, "_fuse", lambda *args: calls.append(1) or fuse(*args))
+    decoder = FreqAwareMSDeformAttnPixelDecoder(**settings(), freq_fusion=dict(checkpointing=True))
+    mask, _ = decoder(maps())
+    mask.square().mean().backward()
+    assert len(calls) == 2 * 3
 
 
 def test_without_fusions_it_is_the_stock_decoder():

@@ -115,6 +115,23 @@ def test_unmatched_keys_are_reported():
     assert converter.to_perception(authors).unmatched == ["criterion.empty_weight"]
 
 
+def test_names_of_classes():
+    """Those of COCO for 80 classes, else those that were trained with, else those that are given."""
+    options = {**SMALL, "model.bbox_head.num_classes": 3}
+    ours = filled(build("configs/rank_detr.py", **options))
+    named = {"state_dict": ours, "meta": {"dataset_meta": {"classes": ("a", "b", "c"), "palette": [(1, 2, 3)] * 3}}}
+    back = converter.to_perception(converter.to_authors(named).checkpoint)
+    assert back.checkpoint["meta"]["dataset_meta"] == named["meta"]["dataset_meta"]
+    nameless = converter.to_perception(converter.to_authors({"state_dict": ours}).checkpoint)
+    assert not nameless.names_classes
+    with pytest.raises(UserError, match="tells 3 classes apart, but 2 names"):
+        nameless.name_classes(["x", "y"])
+    nameless.name_classes(["x", "y", "z"])
+    assert nameless.checkpoint["meta"]["dataset_meta"] == {"classes": ("x", "y", "z")}
+    coco = converter.to_authors({"state_dict": filled(build("configs/rank_detr.py", **SMALL))}).checkpoint
+    assert converter.to_perception(coco).checkpoint["meta"]["dataset_meta"]["classes"][0] == "person"
+
+
 def test_other_models_are_refused():
     with pytest.raises(UserError, match=r"does not hold a Rank-DETR model: it has no weight transformer\.level_embed"):
         converter.to_perception({"model": {"fc.weight": torch.zeros(2, 2)}})
