@@ -258,7 +258,9 @@ def _kernels(low: int, high: int | None, low_window: Sequence[int], high_window:
     for group, first, second in itertools.product(range(1, low + 1), lows, highs):
         if first**2 * group == low and high in (None, second**2 * group):
             return dict(lowpass_kernel=first, highpass_kernel=second, up_group=group)
-    return {}  # none: the comparison of shapes says what is wrong
+    # None: the comparison of shapes says what is wrong.
+    windows = {"lowpass_kernel": low_window, "highpass_kernel": high_window}
+    return {name: window[-1] for name, window in windows.items() if len(window) > 1}
 
 
 def _usual_classes(ours: State) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def count_fusions(monkeypatch):
 def test_neck_can_compute_again_instead_of_keeping(monkeypatch):
     calls = count_fusions(monkeypatch)
     for checkpointing, expected in ((False, 3), (True, 6)):
-        neck = FreqFusionFPN([8, 16, 24, 32], 16, 4, checkpointing=checkpointing)
+        neck = FreqFusionFPN([8, 16, 24, 32], 32, 4, checkpointing=checkpointing)
         outputs = neck(maps([8, 16, 24, 32], 16, 16))
         sum(x.square().mean() for x in outputs).backward()
         assert len(calls) == expected
