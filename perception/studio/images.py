@@ -10,6 +10,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 from torch import Tensor
 
+from perception.datasets.images import UnreadableImageError, open_image
 from perception.studio.errors import SceneError
 
 MODES = ("L", "P", "RGB", "RGBA", "LA")
@@ -75,6 +76,9 @@ class PixelStore:
 def read_image(path: Path, size: tuple[int, int], *, scaled: bool) -> np.ndarray:
     """Read an image (H, W, 3 or 4) as uint8.
 
+    Rows and columns are those that are stored: cameras refer to these, as COLMAP and nerfstudio do not apply EXIF
+    orientations either. Otherwise the rule is that of :mod:`perception.datasets.images`, except that alpha is kept.
+
     Args:
         path: an 8-bit grey, RGB or RGBA image.
         size: height and width that its camera has.
@@ -84,21 +88,27 @@ def read_image(path: Path, size: tuple[int, int], *, scaled: bool) -> np.ndarray
         SceneError: it cannot be read, or has another size or type.
     """
     try:
-        with Image.open(path) as image:
-            if image.mode not in MODES:
-                raise SceneError(f"{path} has pixels of type {image.mode}; 8-bit RGB or RGBA is needed")
-            if image.mode != "RGBA":
-                image = image.convert("RGBA" if image.mode == "LA" or "transparency" in image.info else "RGB")
-            if scaled:
-                image = image.resize((size[1], size[0]), resample=Image.Resampling.BILINEAR)
-            pixels = np.array(image)
-    except (OSError, SyntaxError) as error:
+        with open_image(path) as image:
+            mode = image.mode
+            pixels = _pixels(image, size if scaled else None) if mode in MODES else None
+    except UnreadableImageError as error:
         raise SceneError(f"cannot read {path}: {error}") from None
+    if pixels is None:
+        raise SceneError(f"{path} has pixels of type {mode}; 8-bit RGB or RGBA is needed")
     if pixels.shape[:2] != size:
         raise SceneError(
             f"{path} is {pixels.shape[1]} x {pixels.shape[0]} pixels, but its camera {size[1]} x {size[0]}"
         )
     return pixels
+
+
+def _pixels(image: Image.Image, size: tuple[int, int] | None) -> np.ndarray:
+    """RGB, or RGBA where the file has transparency, resized to a height and width if they are given."""
+    if image.mode != "RGBA":
+        image = image.convert("RGBA" if image.mode == "LA" or "transparency" in image.info else "RGB")
+    if size is not None:
+        image = image.resize((size[1], size[0]), resample=Image.Resampling.BILINEAR)
+    return np.array(image)
 
 
 def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
