@@ -108,7 +108,7 @@ def make_job(args, config, checkpoint, folder, out):
         batch_size=args.batch_size,
         workers=args.workers,
         device="cpu",
-        score_thr=0.0,
+        options={"score_thr": 0.0},
     )
 
 
@@ -120,19 +120,20 @@ def make_inferencer(config, checkpoint):
 
 def time_ours(config, checkpoint, folder, out, batch_size) -> dict[str, float]:
     """Seconds of each stage over the whole folder, one after the other in this process."""
+    from functools import partial
+
     import torch
     from mmengine.config import Config
 
-    from perception.inference.decoding import decode
-    from perception.inference.detector import Detector
-    from perception.inference.drawing import draw
+    from perception.inference.images.kind import Images
+    from perception.inference.kinds import Running
     from perception.inference.output import OutputFolder
-    from perception.inference.results import as_record
-    from perception.inference.scan import scan
 
-    detector = Detector(Config.fromfile(config), checkpoint, torch.device("cpu"))
-    found = scan(folder)
-    output = OutputFolder(out, {}, found, pictures=True, overwrite=False)
+    kind, cfg = Images(score_thr=0.0), Config.fromfile(config)
+    predictor = kind.predictor(cfg, checkpoint, Running(batch_size, 0, torch.device("cpu"), pictures=True))
+    meta, reader = kind.meta(cfg, checkpoint, predictor), kind.reader(predictor)
+    found = reader.scan(folder, (), out)
+    output = OutputFolder(out, {}, found, partial(kind.writers, pictures=True))
     seconds: dict[str, float] = defaultdict(float)
     groups: dict[tuple[int, ...], list] = defaultdict(list)
 
@@ -142,28 +143,32 @@ def time_ours(config, checkpoint, folder, out, batch_size) -> dict[str, float]:
         seconds[stage] += time.perf_counter() - started
         return result
 
+    (writer,) = (writer for writer in output.writers if writer.key == "detections")
+    writer.draw = partial(timed, "draw", writer.draw)
+
+    def write(source, sample, found):
+        head = {"file_name": source.name, "file_size": source.file_size}
+        output.add(head | writer.write(output.files, source, sample, found, meta))
+
     def flush(group):
         batch = [prepared for _, _, prepared in group]
-        for (source, decoded, _), found in zip(group, timed("model", detector.predict, batch, 0.0)):
-            picture = timed("draw", draw, decoded.pixels, found, detector.classes, detector.palette)
-            record = as_record(
-                source.name, source.file_size, decoded.width, decoded.height, decoded.factor, found, detector.classes
-            )
-            timed("write", output.add, record, picture)
+        for (source, sample, _), found in zip(group, timed("model", predictor.predict, batch)):
+            timed("write", write, source, sample, found)
         group.clear()
 
     for source in found.sources:
-        decoded = timed("decode", decode, source, detector.input_size, True)
-        prepared = timed("preprocess", detector.prepare, decoded.pixels, source.name)
+        sample = timed("decode", reader.read, source, True)
+        prepared = timed("preprocess", predictor.prepare, source, sample)
         group = groups[prepared.shape]
-        group.append((source, decoded, prepared))
+        group.append((source, sample, prepared))
         if len(group) == batch_size:
             flush(group)
     for group in groups.values():
         if group:
             flush(group)
-    timed("write", output.finish, detector.classes, {})
+    timed("write", output.finish, meta, {})
     output.close()
+    seconds["write"] -= seconds["draw"]
     return {stage: seconds[stage] for stage in ("decode", "preprocess", "model", "draw", "write")}
 
 
@@ -197,9 +202,8 @@ def settle_model(args, folder, place) -> tuple[Path, Path]:
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
 
-    from perception.inference.decoding import decode
-    from perception.inference.detector import Detector
-    from perception.inference.scan import scan
+    from perception.inference.images.detector import Detector
+    from perception.inference.images.reader import ImageReader
 
     stock = Path(mmdet.__file__).parent / ".mim/configs/rtmdet/rtmdet_tiny_8xb32-300e_coco.py"
     config, checkpoint = Path(args.config or stock), args.checkpoint
@@ -219,7 +223,8 @@ def settle_model(args, folder, place) -> tuple[Path, Path]:
     limits = cfg.model.test_cfg.get("rcnn", cfg.model.test_cfg)
     if "score_thr" in limits:
         # Weights that are not trained score everything alike: let through what a trained model would at its threshold.
-        sample = [decode(source, detector.input_size, True) for source in scan(folder).sources[:20]]
+        reader = ImageReader(detector.input_size)
+        sample = [reader.read(source, alone=True) for source in reader.scan(folder, (), place).sources[:20]]
         found = [detector.predict([detector.prepare(image.pixels, "sample")], 0.0)[0].scores for image in sample]
         limits.score_thr = float(min(scores[min(10 * args.boxes, len(scores) - 1)] for scores in found))
     limits.max_per_img = args.boxes

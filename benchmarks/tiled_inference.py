@@ -107,12 +107,12 @@ def quiet() -> None:
 
 def run_ours(settings: dict) -> tuple[int, float, int]:
     from perception.inference.folder import Job, run
-    from perception.inference.tiles import Tiling
+    from perception.inference.images.tiles import Tiling
 
     job = Job(
         config=settings["config"], checkpoint=Path(settings["checkpoint"]), folder=Path(settings["image"]),
-        out=Path(settings["out"]), batch_size=settings["batch"], device="cpu", score_thr=0.0, pictures=False,
-        tiling=Tiling(settings["tile"], round(OVERLAP * settings["tile"])),
+        out=Path(settings["out"]), batch_size=settings["batch"], device="cpu", pictures=False,
+        options={"score_thr": 0.0, "tiling": Tiling(settings["tile"], round(OVERLAP * settings["tile"]))},
     )  # fmt: skip
     summary = run(job)
     record = json.loads((job.out / "predictions.jsonl").read_text())

@@ -1,4 +1,8 @@
-"""Run a detector or segmenter over a folder of images: predictions as files, and pictures of them."""
+"""Run a model over a folder: predictions as files, and pictures of them.
+
+What a folder holds is the model's affair: detectors and segmenters take images; other systems' configs name another
+kind of folder, whose options `infer.py CONFIG --help` shows.
+"""
 
 # Worker processes import this file once more: whatever is heavy is imported inside the functions.
 import argparse
@@ -11,24 +15,13 @@ import _environment  # noqa: F401
 from perception.engine.errors import UserError, run_cli
 
 EPILOG = """what OUT holds:
-  predictions.json    COCO: images, categories, and annotations with bbox [x, y, w, h] in pixels of the image, and
-                      score; rbox [cx, cy, w, h, radians] and corners for rotated boxes, run lengths for masks
-  predictions.jsonl   one line for each image, written as the run goes
-  images/             the pictures, in the folder tree of FOLDER
-  labels/             semantic segmentation: the class of each pixel, as PNG with a palette (255: none)
-  panoptic/           panoptic segments, as PNG in COCO's code
-  dota/               rotated boxes: Task1_CLASS.txt with "image score x1 y1 ... x4 y4", as for DOTA's server
-  geojson/            rotated boxes, and whatever --tile finds, as polygons in pixels; .crs.geojson in the coordinate
-                      system of an image that has one
+{outputs}
+  predictions.jsonl   one line for each of the {units}, written as the run goes
   skipped.json        files that could not be used, with reasons
   run.json            what the run was started with
 
---tile reads huge images in parts, no more than a few in memory; `pip install rasterio pyvips pyvips-binary`
-provides the readers (rasterio for GeoTIFF, pyvips for JPEG and PNG) where `make setup` has not. Pictures of them are
-reduced to at most 4096 pixels a side.
-
 An interrupted run continues where it stopped when the same command is started again.
-Exit status: 0 all images done, 3 some skipped, 1 nothing could be done, 2 wrong usage.
+Exit status: 0 all {units} done, 3 some skipped, 1 nothing could be done, 2 wrong usage.
 
 example:
   python tools/infer.py configs/demo/rank_detr.py work_dirs/demo/rank_detr/iter_950.pth data/demo/shapes/images/val \\
@@ -37,46 +30,34 @@ example:
 """
 
 
-def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+def make_parser(kind) -> argparse.ArgumentParser:
     from mmengine.config import DictAction
 
+    from perception.inference.arguments import positive
+
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog=EPILOG.format(outputs=kind.outputs, units=kind.units),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", help="config file of the model", metavar="CONFIG")
     parser.add_argument("checkpoint", type=Path, help="its weights", metavar="CHECKPOINT")
     parser.add_argument(
-        "folder", type=Path, help="folder of images, searched recursively; or one image", metavar="FOLDER"
+        "folder", type=Path, help=f"folder of {kind.units}, searched recursively; or one file", metavar="FOLDER"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument(
-        "--batch-size", type=positive, default=4, help="images or tiles at a time in the model (default: 4)"
+        "--batch-size", type=positive, default=4, help=f"{kind.units} or parts at a time in the model (default: 4)"
     )
     parser.add_argument(
         "--workers",
         type=positive,
         default=min(4, os.cpu_count() or 1),
-        help="processes that decode, without --tile (default: %(default)s)",
+        help="processes that read whole files (default: %(default)s)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.add_argument(
-        "--score-thr", type=float, default=0.3, help="leave out detections with a lower score (default: 0.3)"
-    )
-    parser.add_argument(
         "--pattern", nargs="+", default=[], help="only files whose name or relative path matches, e.g. '*.png' 'cam0/*'"
-    )
-    parser.add_argument("--tile", type=positive, metavar="SIZE", help="cut images into tiles of SIZE x SIZE pixels")
-    parser.add_argument(
-        "--overlap",
-        type=int,
-        metavar="PIXELS",
-        help="what neighbouring tiles share; more than the largest object (default: a fifth of SIZE)",
-    )
-    parser.add_argument(
-        "--merge-iou",
-        type=fraction,
-        metavar="IOU",
-        help="detections of two tiles that overlap more are one (default: 0.1 for rotated boxes, else 0.5)",
     )
     parser.add_argument("--no-images", action="store_true", help="write predictions only, draw nothing")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in OUT instead of continuing it")
@@ -88,23 +69,24 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="override settings of the config, e.g. model.test_cfg.max_per_img=50",
     )
-    return parser.parse_args(arguments)
+    kind.add_options(parser)
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     # File names may hold bytes that are no text.
     sys.stdout.reconfigure(errors="backslashreplace")
     from perception.inference.folder import Job, run
-    from perception.inference.tiles import Tiling
+    from perception.inference.kinds import kind_of_file
 
-    if args.tile is None and (args.overlap is not None or args.merge_iou is not None):
-        raise UserError("--overlap and --merge-iou belong to --tile SIZE, which is not given")
-    try:
-        tiling = args.tile and Tiling(args.tile, args.tile // 5 if args.overlap is None else args.overlap)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
+    # The config decides which options there are, so it is looked for before they are known.
+    first = next((argument for argument in arguments if not argument.startswith("-")), None)
+    kind = kind_of_file(first)
+    parser = make_parser(kind)
+    args = parser.parse_args(arguments)
+    if args.config != first and kind_of_file(args.config) is not kind:
+        raise UserError(f"put {args.config} before the options: it decides which ones there are")
     job = Job(
         config=args.config,
         checkpoint=args.checkpoint,
@@ -113,35 +95,19 @@ def main(arguments: list[str] | None = None) -> int:
         batch_size=args.batch_size,
         workers=args.workers,
         device=args.device,
-        score_thr=args.score_thr,
         patterns=args.pattern,
         pictures=not args.no_images,
         overwrite=args.overwrite,
-        tiling=tiling,
-        merge_iou=args.merge_iou,
+        options=kind.options(args),
         cfg_options=args.cfg_options,
     )
     try:
-        summary = run(job)
+        report = run(job)
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
-    print(summary.text(), flush=True)
-    return 3 if summary.skipped else 0
-
-
-def fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
-    return value
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
+    print(report.text(), flush=True)
+    return 3 if report.skipped else 0
 
 
 if __name__ == "__main__":

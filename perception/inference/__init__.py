@@ -1,13 +1,19 @@
-"""Folder in, predictions and pictures out.
+"""Folder in, predictions and pictures out, whatever the folder holds.
 
-In the order in which an image meets them: `scan` (which files), `decoding` (file to pixels, in processes of `pool`),
-`detector` (pixels to what is found, in batches formed by `batching`, with `attempts` where the model may fail),
-`results` (what can be found, and its JSON), `drawing` (a picture of it), `output` (the folder of results, continued
-after an interruption; `journal`, `label_png` and `geojson` are its file formats). `folder.run` is all of them at once,
-and what `tools/infer.py` calls.
+`folder.run`, which `tools/infer.py` calls, is the same for every kind of folder: it opens OUT (`output`, with the
+`journal` of what is done and the `settings` that it was done with), scans (`scan`), runs what is left, shows
+`progress`, writes and sums up. What differs comes in through small protocols:
 
-Huge images go through `tiled` instead: `raster` reads the windows that `tiles` lays out, and `merging` joins what was
-found in them.
+* `reading`: a reader says which sources a folder holds, and reads one in a process of `pool`;
+* `predicting`: a predictor makes results of samples;
+* `writing`: a writer, one for each kind of result, makes files and lines of the journal of them.
 
-What `scan`, `decoding` and `pool` import must stay light: every worker process imports it again.
+`kinds` puts them together and finds the kind that a config names. Three loops (`loops`) drive them: `batched` for
+sources that have nothing to do with each other, in batches formed by `batching`; `ordered` for sequences, whose model
+remembers (`states`); `streamed` for sources that never fit into memory. In all of them `attempts` makes reasons of a
+model's failures.
+
+`images` is the kind of folder that every detector and segmenter takes.
+
+What `reading`, `scan` and `pool` import must stay light: every worker process imports it again.
 """

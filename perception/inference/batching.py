@@ -1,4 +1,4 @@
-"""Images in, batches out; who shares a batch depends on the images alone, never on timing."""
+"""Samples in, batches out; who shares a batch depends on the samples alone, never on timing."""
 
 from __future__ import annotations
 
@@ -8,59 +8,62 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from perception.inference.decoding import Decoded, Refused
+from perception.inference.predicting import Prepared
+from perception.inference.reading import Refused
 from perception.inference.scan import Source
 
 T = TypeVar("T")
 
 WAITING_BYTES = 384 * 2**20
-"""Decoded pixels that may wait for their batch to fill up; when there are more, batches go out part full."""
+"""Bytes of samples that may wait for their batch to fill up; when there are more, batches go out part full."""
 
 
 @dataclass(frozen=True)
-class Image:
-    """An image on its way to the model: `prepared` has a `shape`, which decides whom it can share a batch with."""
+class Item:
+    """A source on its way to the model, as its sample and prepared for it."""
 
     source: Source
-    decoded: Decoded
-    prepared: Any
+    sample: Any
+    prepared: Prepared
 
 
 def batches(
-    chunks: Iterable[Iterable[tuple[Source, Decoded | Refused]]],
-    prepare: Callable[[Source, Decoded], Any],
+    chunks: Iterable[Iterable[tuple[Source, Any | Refused]]],
+    prepare: Callable[[Source, Any], Prepared],
+    nbytes: Callable[[Any], int],
     batch_size: int,
     skip: Callable[[Source, str], None],
-) -> Iterator[list[Image]]:
-    """Groups images of one prepared shape.
+) -> Iterator[list[Item]]:
+    """Groups samples of one prepared shape.
 
     A batch never reaches over the end of a chunk, so that a run which is taken up again at any chunk forms the same
     batches.
 
     Args:
-        chunks: decoded images in their final order.
+        chunks: sources with their samples, in their final order.
         prepare: the test pipeline.
-        batch_size: how many images a full batch has.
-        skip: is told of files that were not decoded, or that the pipeline fails on, with the reason.
+        nbytes: how much a sample holds.
+        batch_size: how many samples a full batch has.
+        skip: is told of sources that were not read, or that the pipeline fails on, with the reason.
     """
     for chunk in chunks:
-        waiting: dict[Any, list[Image]] = {}
+        waiting: dict[Any, list[Item]] = {}
         held = 0
-        for source, decoded in chunk:
-            if isinstance(decoded, Refused):
-                skip(source, decoded.reason)
+        for source, sample in chunk:
+            if isinstance(sample, Refused):
+                skip(source, sample.reason)
                 continue
             try:
-                prepared = prepare(source, decoded)
+                prepared = prepare(source, sample)
             except Exception as error:  # pipelines fail in their own ways on odd sizes; the user gets the reason
                 skip(source, f"the test pipeline fails on it: {type(error).__name__}: {error}")
                 continue
             group = waiting.setdefault(prepared.shape, [])
-            group.append(Image(source, decoded, prepared))
-            held += decoded.pixels.nbytes
+            group.append(Item(source, sample, prepared))
+            held += nbytes(sample)
             if len(group) == batch_size:
                 del waiting[prepared.shape]
-                held -= sum(image.decoded.pixels.nbytes for image in group)
+                held -= sum(nbytes(item.sample) for item in group)
                 yield group
             elif held > WAITING_BYTES:
                 yield from waiting.values()

@@ -13,7 +13,7 @@ from perception.engine.atomic import replacing
 
 
 class Journal:
-    """One line for each finished image, found again by the image's name.
+    """One line for each source, found again by its name.
 
     Args:
         path: the file; lines that are already there are taken over.
@@ -24,6 +24,7 @@ class Journal:
         self.path = Path(path)
         # name -> (offset, length); insertion order is the order in the file
         self._lines: dict[str, tuple[int, int]] = {}
+        self._outdated = False  # lines that a later one of the same name replaces
         if self.path.exists():
             self._take_over(keep)
         self._appending = threading.Lock()
@@ -33,14 +34,17 @@ class Journal:
         return name in self._lines
 
     def names(self) -> list[str]:
-        """The names of all images that have a line."""
+        """The names of all sources that have a line."""
         return list(self._lines)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds one record, from any thread; when this returns, the line is the operating system's to keep."""
+        """Adds one record, or replaces that of the same name, from any thread; when this returns, the line is the
+        operating system's to keep.
+        """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         with self._appending:
             self._file.write(line)
+            self._outdated |= self._lines.pop(record["file_name"], None) is not None
             self._lines[record["file_name"]] = (self._end, len(line))
             self._end += len(line)
 
@@ -54,7 +58,7 @@ class Journal:
     def arrange(self, names: Sequence[str]) -> None:
         """Puts the lines into the order of `names`."""
         order = [name for name in names if name in self._lines]
-        if order != list(self._lines):
+        if self._outdated or order != list(self._lines):
             self._file.close()
             self._rewrite(order)
             self._open()
@@ -89,7 +93,7 @@ class Journal:
                 target.write(line)
                 lines[name] = (offset, len(line))
                 offset += len(line)
-        self._lines = lines
+        self._lines, self._outdated = lines, False
 
 
 def _read(file: BinaryIO, place: tuple[int, int]) -> bytes:

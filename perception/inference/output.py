@@ -1,9 +1,7 @@
-"""The folder that a run writes: what it holds, what of it can be reused, and when it must not be touched.
+"""The folder that a run writes: what of it can be reused, and when it must not be touched.
 
-`run.json` what the run was started with; `predictions.jsonl` one line for each image, as it goes; `images/` the
-pictures, `labels/` the label maps, `panoptic/` the segments and `geojson/` the polygons, in the folder tree of the
-input; at the end
-`predictions.json` (COCO), `skipped.json`, and `dota/` with the detections of each class of rotated boxes.
+`run.json` is what the run was started with, `predictions.jsonl` one line for each source, as it goes, and
+`skipped.json` what could not be used. Everything else is the writers'.
 """
 
 from __future__ import annotations
@@ -11,43 +9,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from perception.engine.atomic import replacing
 from perception.engine.errors import UserError
-from perception.evaluation.task1 import task1_line, task1_name
-from perception.inference.drawing import Colour
 from perception.inference.journal import Journal
-from perception.inference.label_png import LabelPngWriter
-from perception.inference.results import coco_annotations
 from perception.inference.scan import Scan, Source
+from perception.inference.writing import Files, Record, Records, Summary, Writer
 
-SETTINGS, JOURNAL, RESULTS, SKIPPED, PICTURES = (
-    "run.json",
-    "predictions.jsonl",
-    "predictions.json",
-    "skipped.json",
-    "images",
-)
-
-GEOJSON_SUFFIXES = (".geojson", ".crs.geojson")
-LABEL_MAPS, PANOPTIC, GEOJSON, DOTA = "labels", "panoptic", "geojson", "dota"
+SETTINGS, JOURNAL, SKIPPED = "run.json", "predictions.jsonl", "skipped.json"
 
 # A config or checkpoint is what it contains, wherever it lies.
 _NOT_COMPARED = ("config", "checkpoint")
 _DESCRIBED = {"config_sha256": "config", "checkpoint_sha256": "checkpoint"}
-
-# What a picture is saved as when the image's own name says so; all others get `.jpg` added to their name.
-_PICTURE_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
-# 4:4:4, because halved colour resolution smears thin lines and small text.
-_ENCODING: dict[str, dict[str, Any]] = {"JPEG": {"quality": 92, "subsampling": 0}, "PNG": {"compress_level": 1}}
 
 
 class OutputFolder:
@@ -56,169 +32,115 @@ class OutputFolder:
     Args:
         path: the folder; made when it does not exist.
         settings: what decides the results, as JSON values; a run with others is not continued.
-        scan: the images of this run.
-        pictures: whether pictures are drawn.
+        scan: the sources of this run.
+        summaries: makes the writers, and what else there is, for sources of these names.
         overwrite: start afresh, whatever was there.
 
     Raises:
         UserError: OUT holds a run with other settings, or another process is writing to it.
     """
 
-    def __init__(self, path: str | Path, settings: dict[str, Any], scan: Scan, pictures: bool, overwrite: bool) -> None:
-        self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.path)
+    def __init__(
+        self,
+        path: str | Path,
+        settings: dict[str, Any],
+        scan: Scan,
+        summaries: Callable[[Sequence[str]], Sequence[Summary]] = lambda names: (),
+        overwrite: bool = False,
+    ) -> None:
+        self.files = Files(Path(path))
+        self.files.root.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.files.root)
         self._scan = scan
-        names = [source.name for source in scan.sources]
-        self._pictures = picture_names(names) if pictures else {}
-        self._label_maps = label_map_names(names)
+        self._names = [source.name for source in scan.sources]
+        self._summaries = summaries(self._names)
+        self.writers = [summary for summary in self._summaries if isinstance(summary, Writer)]
+        self.skipped: dict[str, str] = {}
+        """Sources that an earlier run skipped for good, with reasons."""
         try:
             if overwrite:
-                self._clear()
+                self._clear(summaries)
             self._check(settings)
-            _write_json(self.path / SETTINGS, settings)
+            self._write_json(SETTINGS, settings)
             self._journal = self._take_over()
         except BaseException:
             os.close(self._lock)
             raise
 
     def has(self, source: Source) -> bool:
-        """Whether an image is done: its line is written, and its picture where one is wanted."""
+        """Whether a source is done: its line is written, and the files that it speaks of are there."""
         return source.name in self._journal
 
-    @contextmanager
-    def label_map(self, name: str, width: int, height: int, palette: Sequence[Colour]) -> Iterator[LabelPngWriter]:
-        """Opens an image's label map for its rows; it gets its name when all are there."""
-        with replacing(self._target(LABEL_MAPS, self._label_maps[name])) as file:
-            writer = LabelPngWriter(file, width, height, palette)
-            yield writer
-            writer.finish()
+    def record(self, source: Source) -> Record | None:
+        """The line of a source that is done."""
+        return next(self._journal.records([source.name]), None)
 
-    def panoptic(self, name: str, ids: np.ndarray) -> None:
-        """Writes an image's segments as COCO does: the id, int32 (height, width), is red + 256 green + 65536 blue."""
-        bytes_of_ids = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
-        with replacing(self._target(PANOPTIC, self._label_maps[name])) as file:
-            Image.fromarray(bytes_of_ids).save(file, "PNG")
-
-    def add(
-        self, record: dict[str, Any], picture: Image.Image | None, geojson: dict[str, dict[str, Any]] | None = None
-    ) -> None:
-        """Writes one image's files and then its line, so that a line says that the files are there.
-
-        Args:
-            record: the line.
-            picture: the image with what was found in it.
-            geojson: polygons, by what follows the image's name in the file's name.
-        """
-        name = record["file_name"]
-        geojson = geojson or {}
-        if picture is not None:
-            target = self._target(PICTURES, self._pictures[name])
-            kind = _PICTURE_FORMATS[target.suffix.lower()]
-            with replacing(target) as file:
-                picture.save(file, kind, **_ENCODING[kind])
-        for suffix in GEOJSON_SUFFIXES:
-            if suffix in geojson:
-                with replacing(self._target(GEOJSON, name + suffix)) as file:
-                    file.write(json.dumps(geojson[suffix]).encode())
-            else:  # an earlier run's, of another image of this name
-                (self.path / GEOJSON / (name + suffix)).unlink(missing_ok=True)
+    def add(self, record: Record) -> None:
+        """Writes a line; the files that it speaks of are there already."""
         self._journal.append(record)
 
-    def finish(self, classes: Sequence[str], skipped: dict[str, str]) -> None:
-        """Writes the files that sum the run up; the same images give the same bytes, in however many runs."""
-        names = [source.name for source in self._scan.sources]
-        self._journal.arrange(names)
-        with replacing(self.path / RESULTS) as file:
-            for piece in self._coco(names, classes):
-                file.write(piece.encode())
-        self._write_dota(names, classes)
-        _write_json(
-            self.path / SKIPPED,
-            {
-                "skipped": [{"file_name": name, "reason": skipped[name]} for name in sorted(skipped)],
-                "ignored": self._scan.ignored,
-            },
-        )
+    def records(self, wanted: Callable[[Source], bool] = lambda source: True) -> Iterator[Record]:
+        """The lines of sources that have results, in the order of the sources."""
+        names = [source.name for source in self._scan.sources if wanted(source)]
+        return (record for record in self._journal.records(names) if "skipped" not in record)
+
+    def finish_sequence(self, sequence: str, meta: Any) -> None:
+        """Writes what there is about a sequence as a whole."""
+        for summary in self._summaries:
+            records = self._of(summary, lambda source: source.sequence == sequence)
+            summary.write_sequence(self.files, sequence, records, meta)
+
+    def lost_sequences(self) -> list[str]:
+        """Sequences of which a file is missing that sums them up."""
+
+        def lost(sequence: str) -> bool:
+            names = (name for summary in self._summaries for name in summary.sequence_files(sequence))
+            return not all(map(self.files.exists, names))
+
+        return list(filter(lost, dict.fromkeys(source.sequence for source in self._scan.sources)))
+
+    def finish(self, meta: Any, skipped: dict[str, str]) -> None:
+        """Writes the files that sum the run up; the same sources give the same bytes, in however many runs."""
+        self._journal.arrange(self._names)
+        for summary in self._summaries:
+            summary.finish(self.files, self._of(summary), meta)
+        entries = [{"file_name": name, "reason": skipped[name]} for name in sorted(skipped)]
+        self._write_json(SKIPPED, {"skipped": entries, "ignored": self._scan.ignored})
 
     def close(self) -> None:
         self._journal.close()
         os.close(self._lock)
 
-    def _coco(self, names: Sequence[str], classes: Sequence[str]) -> Iterable[str]:
-        """The text of predictions.json, piece by piece: a run's results need not fit into memory."""
-        yield '{"images": ['
-        for index, record in enumerate(self._journal.records(names)):
-            keys = ("file_name", "width", "height", "pixels", "georeference")
-            image = {"id": index + 1, **{key: record[key] for key in keys if key in record}}
-            if "pixels" in record:
-                image["label_map"] = f"{LABEL_MAPS}/{self._label_maps[record['file_name']]}"
-            yield (",\n" if index else "\n") + json.dumps(image)
-        categories = [{"id": index + 1, "name": name} for index, name in enumerate(classes)]
-        yield '],\n"categories": ' + json.dumps(categories) + ',\n"annotations": ['
-        count = 0
-        for index, record in enumerate(self._journal.records(names)):
-            annotations = coco_annotations(record, index + 1, count + 1)
-            if "segments" in record:
-                name = self._label_maps[record["file_name"]]
-                annotations = [{"image_id": index + 1, "file_name": name, "segments_info": record["segments"]}]
-            for annotation in annotations:
-                yield (",\n" if count else "\n") + json.dumps(annotation)
-                count += 1
-        yield "]}\n"
-
-    def _write_dota(self, names: Sequence[str], classes: Sequence[str]) -> None:
-        """One file for each class, as DOTA's task 1 wants them, when there are rotated boxes."""
-        for file in self._dota_files():
-            file.unlink()
-        # A model yields one kind of boxes, so the first tells.
-        entries = (entry for record in self._journal.records(names) for entry in record.get("detections", ()))
-        if "rbox" not in next(entries, {}):
-            return
-        with ExitStack() as opened:
-            files = [opened.enter_context(replacing(self._target(DOTA, name))) for name in dota_names(classes)]
-            images = dota_images(names)
-            for record in self._journal.records(names):
-                for entry in record["detections"]:
-                    line = task1_line(images[record["file_name"]], entry["score"], entry["segmentation"][0])
-                    files[entry["category_id"] - 1].write(line.encode(errors="surrogateescape"))
-
-    def _dota_files(self) -> list[Path]:
-        return list((self.path / DOTA).glob(task1_name("*")))
-
-    def _target(self, folder: str, name: str) -> Path:
-        """Where a file goes; its folder is there afterwards."""
-        target = self.path / folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return target
+    def _of(self, summary: Summary, wanted: Callable[[Source], bool] = lambda source: True) -> Records:
+        return lambda: filter(summary.wrote, self.records(wanted))
 
     def _take_over(self) -> Journal:
         """The lines of an earlier run, as far as they still hold."""
-        path = self.path / JOURNAL
+        path = self.files.root / JOURNAL
         written = path.stat().st_mtime_ns if path.exists() else 0
         sources = {source.name: source for source in self._scan.sources}
         return Journal(path, lambda record: self._holds(record, sources.get(record["file_name"]), written))
 
-    def _holds(self, record: dict[str, Any], source: Source | None, written: int) -> bool:
-        """Whether an earlier run's line is about the file as it is now, and its picture is there when wanted."""
+    def _holds(self, record: Record, source: Source | None, written: int) -> bool:
+        """Whether an earlier run's line is about the source as it is now, and its files are there."""
         if source is None or record.get("file_size") != source.file_size:
             return False
-        if source.path.stat().st_mtime_ns > written:
+        if source.modified() > written:
             return False
-        for key, folder in (("pixels", LABEL_MAPS), ("segments", PANOPTIC)):
-            if key in record and not (self.path / folder / self._label_maps[source.name]).is_file():
-                return False
-        if any(not (self.path / GEOJSON / (source.name + suffix)).is_file() for suffix in geojson_suffixes(record)):
-            return False
-        return not self._pictures or (self.path / PICTURES / self._pictures[source.name]).is_file()
+        if "skipped" in record:
+            self.skipped[source.name] = record["skipped"]
+            return True
+        names = (name for summary in self._summaries if summary.wrote(record) for name in summary.files(record))
+        return all(map(self.files.exists, names))
 
     def _check(self, settings: dict[str, Any]) -> None:
+        root = self.files.root
         try:
-            earlier = json.loads((self.path / SETTINGS).read_text())
+            earlier = json.loads((root / SETTINGS).read_text())
         except FileNotFoundError:
-            if (self.path / JOURNAL).exists():
+            if (root / JOURNAL).exists():
                 raise UserError(
-                    f"{self.path} holds a {JOURNAL} but no {SETTINGS} that says where it is from; "
+                    f"{root} holds a {JOURNAL} but no {SETTINGS} that says where it is from; "
                     "choose another --out, or pass --overwrite to start afresh"
                 ) from None
             return
@@ -231,95 +153,28 @@ class OutputFolder:
         ]
         if changes:
             raise UserError(
-                f"{self.path} holds a run with other settings ({'; '.join(changes)}); "
+                f"{root} holds a run with other settings ({'; '.join(changes)}); "
                 "choose another --out, or pass --overwrite to replace it"
             )
 
-    def _clear(self) -> None:
-        """Removes an earlier run: its own files and the pictures that its lines name, and nothing else."""
-        journal = self.path / JOURNAL
-        if journal.exists():
-            earlier = Journal(journal, lambda record: True)
-            names = earlier.names()
-            earlier.close()
-            for picture in picture_names(names).values():
-                (self.path / PICTURES / picture).unlink(missing_ok=True)
-            for label_map in label_map_names(names).values():
-                for folder in (LABEL_MAPS, PANOPTIC):
-                    (self.path / folder / label_map).unlink(missing_ok=True)
-            for name in names:
-                for suffix in GEOJSON_SUFFIXES:
-                    (self.path / GEOJSON / (name + suffix)).unlink(missing_ok=True)
-            for file in self._dota_files():
-                file.unlink()
-        for name in (RESULTS, SKIPPED, JOURNAL, SETTINGS):
-            (self.path / name).unlink(missing_ok=True)
+    def _clear(self, summaries: Callable[[Sequence[str]], Sequence[Summary]]) -> None:
+        """Removes an earlier run: its own files and those that its lines tell of, and nothing else."""
+        path = self.files.root / JOURNAL
+        if path.exists():
+            with closing(Journal(path, lambda record: True)) as earlier:
+                names = earlier.names()
+                for summary in summaries(names):
+                    for record in filter(summary.wrote, earlier.records(names)):
+                        in_sequence = summary.sequence_files(record["sequence"]) if "sequence" in record else ()
+                        for name in (*summary.leftovers(record), *in_sequence):
+                            self.files.remove(name)
+                    summary.clear(self.files)
+        for name in (SKIPPED, JOURNAL, SETTINGS):
+            self.files.remove(name)
 
-
-def geojson_suffixes(record: dict[str, Any]) -> tuple[str, ...]:
-    """Which files with polygons belong to a record: rotated boxes have them, and whatever was found in tiles."""
-    entries = record.get("detections")
-    if entries is None or not ("tiles" in record or any("rbox" in entry for entry in entries)):
-        return ()
-    return GEOJSON_SUFFIXES if "georeference" in record else GEOJSON_SUFFIXES[:1]
-
-
-def dota_names(classes: Sequence[str]) -> list[str]:
-    """The file of each class below `dota/`."""
-    return [task1_name(name) for name in _distinct(name.replace("/", "-") for name in classes)]
-
-
-def dota_images(names: Sequence[str]) -> dict[str, str]:
-    """How images are called in files of `dota/`: without suffix, as far as that is clear, and without blanks."""
-    stems = Counter(os.path.splitext(name)[0] for name in names)
-    short = (stem if stems[stem] == 1 else name for name in names for stem in [os.path.splitext(name)[0]])
-    return dict(zip(names, _distinct("_".join(name.split()) for name in short)))
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    """The names, with a number added to those that came before."""
-    result: dict[str, None] = {}
-    for name in names:
-        number, unique = 1, name
-        while unique in result:
-            number += 1
-            unique = f"{name}-{number}"
-        result[unique] = None
-    return list(result)
-
-
-def derived_names(names: Sequence[str], suffixes: Collection[str], added: str) -> dict[str, str]:
-    """Where files about images go: under an image's own name if that ends as it should, else under one beside it.
-
-    With `added` `.jpg`, `scan.tif` becomes `scan.tif.jpg`, and `scan.tif.1.jpg` if there is an image of that name.
-
-    Args:
-        names: of all images.
-        suffixes: endings, in lower case, of the names that are kept.
-        added: the ending that others get.
-    """
-    taken = {name for name in names if os.path.splitext(name)[1].lower() in suffixes}
-    derived = {}
-    for name in names:
-        result = name
-        if name not in taken:
-            result, count = f"{name}{added}", 0
-            while result in taken:
-                count += 1
-                result = f"{name}.{count}{added}"
-            taken.add(result)
-        derived[name] = result
-    return derived
-
-
-def picture_names(names: Sequence[str]) -> dict[str, str]:
-    """Where each image's picture goes below `images/`."""
-    return derived_names(names, _PICTURE_FORMATS, ".jpg")
-
-
-def label_map_names(names: Sequence[str]) -> dict[str, str]:
-    """Where each image's label map goes below `labels/`."""
-    return derived_names(names, {".png"}, ".png")
+    def _write_json(self, name: str, value: Any) -> None:
+        with self.files.replacing(name) as file:
+            file.write((json.dumps(value, indent=2) + "\n").encode())
 
 
 def _lock(folder: Path) -> int:
@@ -330,8 +185,3 @@ def _lock(folder: Path) -> int:
         os.close(descriptor)
         raise UserError(f"another run is writing to {folder}; wait for it or choose another --out") from None
     return descriptor
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with replacing(path) as file:
-        file.write((json.dumps(value, indent=2) + "\n").encode())

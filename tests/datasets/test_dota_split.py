@@ -23,7 +23,7 @@ from perception.datasets.dota_split import (
     windows_of,
 )
 from perception.datasets.windows import WholeImage
-from perception.inference.raster import open_windows
+from perception.inference.images.raster import open_windows
 
 STOCK = Path(mmrotate.__file__).parent / ".mim" / "tools" / "data" / "dota" / "split" / "img_split.py"
 PARAMS = SplitParams(sizes=(96,), gaps=(32,), rates=(0.5, 1.0, 1.5))

@@ -51,7 +51,7 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_training_and_folder_inference_see_the_same(tmp_path, name):
-    from perception.inference.decoding import decode
+    from perception.inference.images.decoding import decode
     from perception.inference.scan import Source
 
     mode, exif = name.partition(".")[0], Image.Exif()

@@ -9,7 +9,8 @@ import pytest
 
 from perception.inference import batching
 from perception.inference.batching import batches, prefetch
-from perception.inference.decoding import Decoded, Refused
+from perception.inference.images.decoding import Decoded
+from perception.inference.reading import Refused
 from perception.inference.scan import Source
 
 
@@ -19,7 +20,7 @@ class _Prepared:
 
 
 def _image(name, pixels=12):
-    return Source(name, Path(name), 1), Decoded(np.zeros((pixels // 3, 1, 3), np.uint8), 1, 1, 1)
+    return Source.of_file(name, Path(name), 1), Decoded(np.zeros((pixels // 3, 1, 3), np.uint8), 1, 1, 1)
 
 
 def _prepare(source, decoded):
@@ -28,10 +29,14 @@ def _prepare(source, decoded):
     return _Prepared(source.name[0])
 
 
+def _nbytes(decoded):
+    return decoded.pixels.nbytes
+
+
 def _form(chunks, size):
     skipped = {}
-    formed = batches(chunks, _prepare, size, lambda source, reason: skipped.update({source.name: reason}))
-    return [[image.source.name for image in batch] for batch in formed], skipped
+    formed = batches(chunks, _prepare, _nbytes, size, lambda source, reason: skipped.update({source.name: reason}))
+    return [[item.source.name for item in batch] for batch in formed], skipped
 
 
 def test_a_batch_holds_images_of_one_shape():
@@ -46,7 +51,7 @@ def test_a_batch_ends_with_its_chunk():
 
 
 def test_files_without_an_image_are_told_and_leave_no_gap():
-    chunk = [_image("a1"), (Source("bad", Path("bad"), 1), Refused("empty file")), _image("odd"), _image("a2")]
+    chunk = [_image("a1"), (Source.of_file("bad", Path("bad"), 1), Refused("empty file")), _image("odd"), _image("a2")]
     formed, skipped = _form([chunk], 2)
     assert formed == [["a1", "a2"]]
     assert skipped == {"bad": "empty file", "odd": "the test pipeline fails on it: ValueError: too thin"}

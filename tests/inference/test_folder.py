@@ -17,9 +17,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from perception.engine.errors import UserError
-from perception.inference import folder as folder_module
-from perception.inference.detector import Detector
 from perception.inference.folder import Job, run
+from perception.inference.images import box_writer
+from perception.inference.images import kind as kind_module
+from perception.inference.images.detector import Detector
 from tests.inference import workers
 from tests.inference.conftest import make_image
 
@@ -27,10 +28,10 @@ pytestmark = pytest.mark.xdist_group("inference")
 INFER = Path(__file__).parents[2] / "tools/infer.py"
 
 
-def _job(files, folder, out, **options):
+def _job(files, folder, out, tiling=None, **changes):
     return Job(
-        config=str(files.config), checkpoint=files.checkpoint, folder=folder, out=out, device="cpu", score_thr=0.0,
-        **{"workers": 1, **options},
+        config=str(files.config), checkpoint=files.checkpoint, folder=folder, out=out, device="cpu",
+        options={"score_thr": 0.0, "tiling": tiling}, **{"workers": 1, **changes},
     )  # fmt: skip
 
 
@@ -202,7 +203,7 @@ def test_a_file_that_kills_its_process_is_skipped(retinanet, reference, photos, 
     folder = tmp_path / "folder"
     shutil.copytree(photos, folder)
     shutil.copy(folder / "day/001.jpg", folder / "day/killer.jpg")
-    monkeypatch.setattr(folder_module, "decode", workers.decode_or_die)
+    monkeypatch.setattr(kind_module, "ImageReader", workers.DyingReader)
     summary = run(_job(retinanet, folder, tmp_path / "out", workers=2))
     assert list(summary.skipped) == ["day/killer.jpg"]
     assert "died" in summary.skipped["day/killer.jpg"]
@@ -278,7 +279,7 @@ def test_an_image_that_cannot_be_written_ends_the_run(retinanet, photos, tmp_pat
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder_module, "draw", fail)
+    monkeypatch.setattr(box_writer, "draw", fail)
     with pytest.raises(OSError, match="No space left"):
         run(_job(retinanet, photos, tmp_path / "out"))
 

@@ -3,18 +3,25 @@
 import json
 import os
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from perception.datasets.images import IMAGE_SUFFIXES
 from perception.engine.errors import UserError
+from perception.inference.images.dota_files import dota_images, dota_names
+from perception.inference.images.image_writer import Labels, picture_names
+from perception.inference.images.kind import Images
+from perception.inference.images.results import Detections
+from perception.inference.images.sample import Georeference, ImageSample
 from perception.inference.journal import Journal
-from perception.inference.output import OutputFolder, dota_images, dota_names, picture_names
+from perception.inference.output import OutputFolder
 from perception.inference.scan import scan
 
 SETTINGS = {"config": "a.py", "config_sha256": "1", "score_thr": 0.3}
-CLASSES = ("ship", "plane")
+LABELS = Labels(("ship", "plane"), [(255, 0, 0), (0, 0, 255)])
 
 
 @pytest.fixture
@@ -28,31 +35,34 @@ def folder(tmp_path):
     return folder
 
 
+def _scan(folder):
+    return scan(folder, IMAGE_SUFFIXES)
+
+
 def _open(tmp_path, folder, settings=SETTINGS, pictures=True, overwrite=False):
-    return closing(OutputFolder(tmp_path / "out", settings, scan(folder), pictures, overwrite))
+    writers = partial(Images().writers, pictures=pictures)
+    return closing(OutputFolder(tmp_path / "out", settings, _scan(folder), writers, overwrite))
 
 
-def _record(source, boxes=1):
-    entry = {"category_id": 2, "label": "plane", "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.5}
-    return {
-        "file_name": source.name,
-        "file_size": source.file_size,
-        "width": 9,
-        "height": 8,
-        "detections": [entry] * boxes,
-    }
+UPRIGHT, ROTATED = [[1, 2, 4, 6]], [[4, 4, 4, 2, 0]]
 
 
-def _picture():
-    return Image.fromarray(np.zeros((8, 9, 3), np.uint8))
+def _add(output, source, boxes=UPRIGHT, place=None):
+    """Writes what was found in an image of 9 x 8 pixels."""
+    boxes = np.asarray(boxes, np.float32)
+    found = Detections(boxes, np.full(len(boxes), 0.123456789, np.float32), np.ones(len(boxes), np.int64))
+    sample = ImageSample(np.zeros((8, 9, 3), np.uint8), 9, 8, 1, 1, georeference=place)
+    (writer,) = (writer for writer in output.writers if writer.takes(found))
+    head = {"file_name": source.name, "file_size": source.file_size}
+    output.add(head | writer.write(output.files, source, sample, found, LABELS))
 
 
 def _fill(tmp_path, folder, order=(0, 1, 2)):
-    sources = scan(folder).sources
+    sources = _scan(folder).sources
     with _open(tmp_path, folder) as output:
         for index in order:
-            output.add(_record(sources[index], boxes=index), _picture())
-        output.finish(CLASSES, {"z.jpg": "empty file", "d.jpg": "damaged"})
+            _add(output, sources[index], np.resize(UPRIGHT, (index, 4)))
+        output.finish(LABELS, {"z.jpg": "empty file", "d.jpg": "damaged"})
 
 
 def _files(root):
@@ -90,7 +100,7 @@ def test_results_are_coco_and_do_not_depend_on_the_order_of_work(tmp_path, folde
 def test_finished_images_are_not_done_again(tmp_path, folder):
     _fill(tmp_path, folder, order=(0, 2))
     with _open(tmp_path, folder) as output:
-        assert [output.has(source) for source in scan(folder).sources] == [True, False, True]
+        assert [output.has(source) for source in _scan(folder).sources] == [True, False, True]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, -1])
@@ -101,8 +111,8 @@ def test_a_torn_last_line_is_dropped(tmp_path, folder, cut):
     lines = whole.splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:2]) + lines[2][:cut])
     with _open(tmp_path, folder) as output:
-        assert [output.has(source) for source in scan(folder).sources] == [True, True, False]
-        output.add(_record(scan(folder).sources[2], boxes=2), _picture())
+        assert [output.has(source) for source in _scan(folder).sources] == [True, True, False]
+        _add(output, _scan(folder).sources[2], UPRIGHT * 2)
     assert journal.read_bytes() == whole
 
 
@@ -114,7 +124,7 @@ def test_lines_that_mean_nothing_are_dropped(tmp_path, folder, rubbish):
     journal.write_bytes(rubbish + whole + rubbish)
     os.utime(journal)
     with _open(tmp_path, folder) as output:
-        assert all(output.has(source) for source in scan(folder).sources)
+        assert all(output.has(source) for source in _scan(folder).sources)
     assert journal.read_bytes() == whole
 
 
@@ -124,7 +134,7 @@ def test_changed_images_and_lost_pictures_are_done_again(tmp_path, folder):
     os.utime(folder / "a.jpg", (1, 1))  # another size, the same date
     (tmp_path / "out/images/sub/c.png").unlink()
     with _open(tmp_path, folder) as output:
-        assert [output.has(source) for source in scan(folder).sources] == [False, True, False]
+        assert [output.has(source) for source in _scan(folder).sources] == [False, True, False]
 
 
 def test_an_image_that_is_newer_than_its_result_is_done_again(tmp_path, folder):
@@ -132,13 +142,13 @@ def test_an_image_that_is_newer_than_its_result_is_done_again(tmp_path, folder):
     later = (tmp_path / "out/predictions.jsonl").stat().st_mtime + 10
     os.utime(folder / "b.tif", (later, later))
     with _open(tmp_path, folder) as output:
-        assert [output.has(source) for source in scan(folder).sources] == [True, False, True]
+        assert [output.has(source) for source in _scan(folder).sources] == [True, False, True]
 
 
 def test_without_pictures_a_line_is_enough(tmp_path, folder):
-    source = scan(folder).sources[0]
+    source = _scan(folder).sources[0]
     with _open(tmp_path, folder, pictures=False) as output:
-        output.add(_record(source), None)
+        _add(output, source)
     with _open(tmp_path, folder, pictures=False) as output:
         assert output.has(source)
     with _open(tmp_path, folder, pictures=True) as output:
@@ -154,7 +164,7 @@ def test_other_settings_are_refused_and_named(tmp_path, folder):
         _open(tmp_path, folder, settings=SETTINGS | {"config_sha256": "2"})
     assert _files(tmp_path / "out") == before
     with _open(tmp_path, folder, settings=SETTINGS | {"config": "moved/a.py"}) as output:
-        assert all(output.has(source) for source in scan(folder).sources)
+        assert all(output.has(source) for source in _scan(folder).sources)
 
 
 def test_results_of_unknown_origin_are_refused(tmp_path, folder):
@@ -169,7 +179,7 @@ def test_overwrite_starts_afresh_and_spares_what_is_not_its_own(tmp_path, folder
     (tmp_path / "out/images/holiday.jpg").write_bytes(b"mine")
     (tmp_path / "out/notes.txt").write_bytes(b"mine")
     with _open(tmp_path, folder, settings=SETTINGS | {"score_thr": 0.5}, overwrite=True) as output:
-        assert not any(output.has(source) for source in scan(folder).sources)
+        assert not any(output.has(source) for source in _scan(folder).sources)
     assert sorted(_files(tmp_path / "out")) == ["images/holiday.jpg", "notes.txt", "predictions.jsonl", "run.json"]
 
 
@@ -181,7 +191,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path, folder):
 
 
 def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path, folder, monkeypatch):
-    source = scan(folder).sources[0]
+    source = _scan(folder).sources[0]
 
     def fail(*_, **__):
         raise OSError("disk full")
@@ -189,7 +199,7 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path, folder, monke
     monkeypatch.setattr(Image.Image, "save", fail)
     with _open(tmp_path, folder) as output:
         with pytest.raises(OSError, match="disk full"):
-            output.add(_record(source), _picture())
+            _add(output, source)
         assert not output.has(source)
     assert sorted(_files(tmp_path / "out")) == ["predictions.jsonl", "run.json"]
     assert _files(tmp_path / "out")["predictions.jsonl"] == b""
@@ -225,21 +235,16 @@ def test_names_below_dota_are_distinct():
     assert list(dota_images(["a b.png", "a_b.png"]).values()) == ["a_b", "a_b-2"]
 
 
-def _rotated(source):
-    entry = _record(source)["detections"][0]
-    entry |= {"rbox": [4, 4, 4, 2, 0.0], "segmentation": [[2, 3, 6, 3, 6, 5, 2, 5]], "score": 0.123456789}
-    return {**_record(source), "detections": [entry]}
-
-
-POLYGONS = {".geojson": {"type": "FeatureCollection", "features": []}}
+PLACE = Georeference("urn:ogc:def:crs:EPSG::32633", (0.5, 0.0, 400000.0, 0.0, -0.5, 5600000.0))
 
 
 def test_files_about_rotated_boxes_follow_the_images(tmp_path, folder):
-    sources = scan(folder).sources
+    sources = _scan(folder).sources
+    nothing = np.zeros((0, 5))
     with _open(tmp_path, folder, pictures=False) as output:
-        output.add(_rotated(sources[0]), None, {**POLYGONS, ".crs.geojson": {}})
-        output.add(_record(sources[1], boxes=0), None)
-        output.finish(CLASSES, {})
+        _add(output, sources[0], ROTATED, PLACE)
+        _add(output, sources[1], nothing)
+        output.finish(LABELS, {})
     files = _files(tmp_path / "out")
     assert files["dota/Task1_plane.txt"] == b"a 0.12345679 2.00 3.00 6.00 3.00 6.00 5.00 2.00 5.00\n"
     assert files["dota/Task1_ship.txt"] == b""
@@ -252,11 +257,15 @@ def test_files_about_rotated_boxes_follow_the_images(tmp_path, folder):
     with _open(tmp_path, folder, pictures=False) as output:
         assert not output.has(sources[0])
         # Now without a coordinate system, and then without any box.
-        output.add(_rotated(sources[0]), None, POLYGONS)
+        _add(output, sources[0], ROTATED)
+        assert (tmp_path / "out/geojson/a.jpg.geojson").exists()
         assert not (tmp_path / "out/geojson/a.jpg.crs.geojson").exists()
-        output.add(_record(sources[0], boxes=0), None)
-        output.finish(CLASSES, {})
-    assert not any(name.startswith(("dota", "geojson")) for name in _files(tmp_path / "out"))
+        _add(output, sources[0], nothing)
+        output.finish(LABELS, {})
+    assert not any(name.startswith("dota") for name in _files(tmp_path / "out"))
+    # Starting afresh leaves nothing of it, files without a polygon included.
+    with _open(tmp_path, folder, pictures=False, overwrite=True):
+        assert sorted(_files(tmp_path / "out")) == ["predictions.jsonl", "run.json"]
 
 
 def test_overwriting_leaves_files_of_others(tmp_path, folder):

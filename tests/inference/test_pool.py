@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from perception.inference import decoding
+from perception.inference.images.decoding import InputSize
+from perception.inference.images.reader import ImageReader
 from perception.inference.pool import WorkerPool
+from perception.inference.reading import Refused
 from perception.inference.scan import Source
 from tests.inference import workers
 
@@ -59,10 +61,10 @@ def test_alone_runs_and_survives_a_death():
 
 def test_decoding_processes_stay_small(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    source = Source("a.png", tmp_path / "a.png", 0)
-    function = partial(decoding.decode, input_size=decoding.InputSize(64, 64, True), allow_large=False)
+    source = Source.of_file("a.png", tmp_path / "a.png", 0)
+    function = partial(ImageReader(InputSize(64, 64, True)).read, alone=False)
     with closing(WorkerPool(1)) as pool:
-        assert list(pool.imap(function, [source], 1, _dead)) == [(source, decoding.Refused("empty file"))]
+        assert list(pool.imap(function, [source], 1, _dead)) == [(source, Refused("empty file"))]
         assert list(pool.imap(workers.loaded_modules, [None], 1, _dead)) == [(None, [])]
 
 

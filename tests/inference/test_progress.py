@@ -15,7 +15,7 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     stream = io.StringIO()
-    counter = Progress(50, 20, stream, interval=10)
+    counter = Progress(50, 20, "image", "images", stream, interval=10)
     for _ in range(25):
         now[0] += 1
         counter.add()
@@ -26,8 +26,8 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch):
 
 def test_a_terminal_gets_a_bar():
     stream = _Terminal()
-    counter = Progress(4, 1, stream)
+    counter = Progress(4, 1, "cloud", "clouds", stream)
     counter.add(3)
     counter.close()
     assert "4/4" in stream.getvalue()
-    assert "image/s" in stream.getvalue()
+    assert "cloud/s" in stream.getvalue()

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from perception.datasets.dota_split import SplitParams, find_sources, labels_without_image, split
 from perception.datasets.folders import listed
 from perception.engine.making import fail, image_progress, run_maker
-from perception.inference.raster import open_windows
+from perception.inference.images.raster import open_windows
 
 PROGRAM = "split_dota"
 EPILOG = """examples:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from perception.inference.results import UNLABELLED, Detections, LabelMap, MaskCrop, Segments
+from perception.inference.images.results import UNLABELLED, Detections, LabelMap, MaskCrop, Segments
 
 Colour = tuple[int, int, int]
 

@@ -10,8 +10,9 @@ import shapely
 import shapely.affinity
 from shapely.geometry import mapping, shape
 
-from perception.inference.raster import Georeference
-from perception.inference.results import Detections, MaskCrop, exact_score
+from perception.inference.images.box_records import exact_score
+from perception.inference.images.results import Detections, MaskCrop
+from perception.inference.images.sample import Georeference
 
 # Thousandths of a pixel.
 _GRID = 1e-3

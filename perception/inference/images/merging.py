@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from perception.geometry.suppression import suppress
-from perception.inference.results import Detections, MaskCrop
-from perception.inference.tiles import Window, cut_by_window
+from perception.inference.images.results import Detections, MaskCrop
+from perception.inference.images.tiles import Window, cut_by_window
 from perception.ops.bbox_overlaps import bbox_overlaps
 from perception.ops.box_iou_rotated import box_iou_rotated
 

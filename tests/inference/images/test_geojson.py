@@ -4,9 +4,9 @@ import numpy as np
 import shapely.affinity
 import shapely.geometry
 
-from perception.inference.geojson import feature_collection, referenced
-from perception.inference.raster import Georeference
-from perception.inference.results import Detections, MaskCrop
+from perception.inference.images.geojson import feature_collection, referenced
+from perception.inference.images.results import Detections, MaskCrop
+from perception.inference.images.sample import Georeference
 
 CLASSES = ("ship", "plane")
 

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perception.inference import decoding
-from perception.inference.decoding import Decoded, Deferred, InputSize, Refused, decode, reduction_factor
+from perception.inference.images import decoding
+from perception.inference.images.decoding import Decoded, InputSize, decode, reduction_factor
+from perception.inference.reading import Deferred, Refused
 from perception.inference.scan import Source
 
 
 def _decode(path, input_size=None, allow_large=True):
     path = Path(path)
-    return decode(Source(path.name, path, path.stat().st_size), input_size, allow_large)
+    return decode(Source.of_file(path.name, path, path.stat().st_size), input_size, allow_large)
 
 
 def _gradient(height=40, width=60):
@@ -187,7 +188,7 @@ def test_samples_without_a_white_level_are_refused(tmp_path, dtype, words):
 def test_files_that_may_not_be_read_are_refused(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(_gradient()).save(path)
-    source = Source("a.png", path, path.stat().st_size)
+    source = Source.of_file("a.png", path, path.stat().st_size)
     decode(source, None, True)  # loads what decoding needs, while it may be read
     path.chmod(0)
     if os.geteuid() == 0:
@@ -202,7 +203,7 @@ def test_files_that_may_not_be_read_are_refused(tmp_path):
 
 
 def test_a_file_that_vanishes_is_refused(tmp_path):
-    assert decode(Source("a.png", tmp_path / "a.png", 1), None, True) == Refused("No such file or directory")
+    assert decode(Source.of_file("a.png", tmp_path / "a.png", 1), None, True) == Refused("No such file or directory")
 
 
 def test_reduction_keeps_twice_the_resolution_that_the_model_sees():
@@ -240,12 +241,12 @@ def test_what_needs_much_memory_is_deferred(tmp_path, monkeypatch):
 HUGE = """
 import resource, sys
 from pathlib import Path
-from perception.inference.decoding import InputSize, decode
+from perception.inference.images.decoding import InputSize, decode
 from perception.inference.scan import Source
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()
-decoded = decode(Source("a", Path(sys.argv[1]), 0), InputSize(640, 640, True), False)
+decoded = decode(Source.of_file("a", Path(sys.argv[1]), 0), InputSize(640, 640, True), False)
 print(decoded.pixels.shape, decoded.width, decoded.factor, peak() - before)
 print([name for name in ("torch", "mmengine", "mmcv", "cv2") if name in sys.modules])
 """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perception.inference.label_png import LabelPngWriter
+from perception.inference.images.label_png import LabelPngWriter
 
 
 @pytest.mark.parametrize(("width", "height", "band"), [(37, 50, 7), (1, 1, 1), (300, 20, 20)])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from perception.inference.drawing import default_palette, draw, draw_label_map
-from perception.inference.results import UNLABELLED, Detections, LabelMap, crop_masks
+from perception.inference.images.drawing import default_palette, draw, draw_label_map
+from perception.inference.images.results import UNLABELLED, Detections, LabelMap, crop_masks
 
 CLASSES = ("ship", "plane")
 PALETTE = [(255, 0, 0), (0, 0, 255)]

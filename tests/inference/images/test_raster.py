@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perception.inference import raster as raster_module
-from perception.inference.decoding import Refused, decode
-from perception.inference.raster import DamagedError, open_raster
+from perception.inference.images import raster as raster_module
+from perception.inference.images.decoding import decode
+from perception.inference.images.raster import DamagedError, open_raster
+from perception.inference.images.tiles import Tiling, Window, tiles
+from perception.inference.reading import Refused
 from perception.inference.scan import Source
-from perception.inference.tiles import Tiling, Window, tiles
 from tests.inference.conftest import make_image
 
 rasterio = pytest.importorskip("rasterio")
@@ -21,7 +22,7 @@ WIDTH, HEIGHT = 300, 217
 
 
 def _source(path):
-    return Source(path.name, path, path.stat().st_size)
+    return Source.of_file(path.name, path, path.stat().st_size)
 
 
 def _whole(raster, tiling=Tiling(64, 16)):  # noqa: B008  (frozen)

@@ -17,7 +17,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,11 @@ import numpy as np
 from PIL import Image
 
 from perception.datasets.images import FORMATS, UnreadableImageError, orientation_of_file
-from perception.datasets.windows import ImageWindows, WholeImage
-from perception.inference.decoding import FULL_PIXELS, Refused, decode
+from perception.datasets.windows import ImageWindows, WholeImage, Window
+from perception.inference.images.decoding import FULL_PIXELS, decode
+from perception.inference.images.sample import Georeference
+from perception.inference.reading import Refused
 from perception.inference.scan import Source
-from perception.inference.tiles import Window
 
 # Formats for libvips; everything else is offered to GDAL first.
 _FOR_VIPS = (".avif", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp")
@@ -41,18 +41,6 @@ _ROWS_AT_ONCE = 64
 
 class DamagedError(UnreadableImageError):
     """A file cannot be read on; the message is the reason."""
-
-
-@dataclass(frozen=True)
-class Georeference:
-    """Where an image lies: the name of its coordinate system, and (a, b, c, d, e, f) of its affine map.
-
-    The point (x, y) of the image, in pixels from the outer corner of the first one, lies at (a x + b y + c, d x + e y +
-    f).
-    """
-
-    crs: str
-    transform: tuple[float, float, float, float, float, float]
 
 
 class Raster(ABC):
@@ -93,7 +81,7 @@ def open_windows(path: Path) -> ImageWindows:
     Raises:
         UnreadableImageError: it cannot be opened.
     """
-    opened = open_raster(Source(path.name, path, path.stat().st_size))
+    opened = open_raster(Source.of_file(path.name, path, path.stat().st_size))
     # Folder inference refuses for memory too; every other reason comes again.
     return WholeImage(path) if isinstance(opened, Refused) else opened
 

@@ -11,15 +11,21 @@ from mmengine.structures import PixelData
 from PIL import Image
 
 from perception.engine.errors import UserError
-from perception.inference import folder as folder_module
-from perception.inference.detector import Prepared, _segments
-from perception.inference.drawing import draw_segments
 from perception.inference.folder import Job, run
-from perception.inference.results import Segments, as_record
-from perception.inference.tiles import Tiling
+from perception.inference.images import kind as kind_module
+from perception.inference.images.detector import Prepared, _segments
+from perception.inference.images.drawing import draw_segments
+from perception.inference.images.image_writer import Labels
+from perception.inference.images.results import Segments, at_size
+from perception.inference.images.sample import ImageSample
+from perception.inference.images.segment_writer import SegmentWriter, segment_entries
+from perception.inference.images.tiles import Tiling
+from perception.inference.scan import Source
+from perception.inference.writing import Files
 
 CLASSES = ("ship", "plane", "water")
 PALETTE = [(220, 60, 60), (60, 60, 220), (9, 180, 9)]
+LABELS = Labels(CLASSES, PALETTE)
 VOID = len(CLASSES)
 
 
@@ -49,13 +55,12 @@ def test_codes_become_segments():
     assert np.array_equal(found.ids == 0, _codes() == VOID)
     assert (found.ids[5:15, 10:30] == 2).all()
     assert (found.ids[20:30, 12:22] == 3).all()
-    record = as_record("a.jpg", 9, 60, 40, 1, found, CLASSES)
-    assert record["segments"] == [
+    assert segment_entries(found.ids, found.labels, CLASSES) == [
         {"id": 1, "category_id": 3, "label": "water", "area": 35 * 60 - 300, "bbox": [0, 0, 60, 35]},
         {"id": 2, "category_id": 1, "label": "ship", "area": 200, "bbox": [10, 5, 20, 10]},
         {"id": 3, "category_id": 1, "label": "ship", "area": 100, "bbox": [12, 20, 10, 10]},
     ]
-    half = as_record("a.jpg", 9, 119, 80, 2, found, CLASSES)["segments"]
+    half = segment_entries(at_size(found.ids, 119, 80, 2), found.labels, CLASSES)
     assert (half[0]["bbox"], half[1]["area"]) == ([0, 0, 119, 70], 800)
 
 
@@ -87,7 +92,7 @@ def job(retinanet, tmp_path, monkeypatch):
         prepare=lambda pixels, name: Prepared({}, pixels.shape),
         predict=lambda batch, score_thr: [_segments(_sample(_codes()), len(CLASSES)) for _ in batch],
     )  # fmt: skip
-    monkeypatch.setattr(folder_module, "Detector", lambda *_: model)
+    monkeypatch.setattr(kind_module, "Detector", lambda *_: model)
     return Job(str(retinanet.config), retinanet.checkpoint, folder, tmp_path / "out", workers=1, device="cpu")
 
 
@@ -107,16 +112,13 @@ def test_files_are_cocos(job):
     assert (again.finished, again.reused) == (1, 1)
 
 
-def test_many_segments_fit_into_the_code(tmp_path, job):
+def test_many_segments_fit_into_the_code(tmp_path):
     ids = np.arange(300 * 300, dtype=np.int32).reshape(300, 300)
-    run(job)
-    from perception.inference.output import OutputFolder
-    from perception.inference.scan import scan
-
-    output = OutputFolder(tmp_path / "other", {}, scan(job.folder), pictures=False, overwrite=False)
-    output.panoptic("one.png", Segments(ids, np.zeros(300 * 300, np.int64)).ids)
-    output.close()
-    with Image.open(tmp_path / "other/panoptic/one.png") as image:
+    sample = ImageSample(np.zeros((300, 300, 3), np.uint8), 300, 300, 1, 1)
+    found = Segments(ids, np.zeros(300 * 300 - 1, np.int64))
+    source = Source.of_file("one.png", tmp_path / "one.png", 1)
+    SegmentWriter(["one.png"], pictures=False).write(Files(tmp_path), source, sample, found, LABELS)
+    with Image.open(tmp_path / "panoptic/one.png") as image:
         assert np.array_equal(rgb2id(np.asarray(image)), ids)
 
 
@@ -124,4 +126,4 @@ def test_tiles_are_refused(job):
     from dataclasses import replace
 
     with pytest.raises(UserError, match="without --tile"):
-        run(replace(job, tiling=Tiling(32, 8)))
+        run(replace(job, options={"tiling": Tiling(32, 8)}))

@@ -15,23 +15,24 @@ from pycocotools.coco import COCO
 
 from perception.engine.errors import UserError
 from perception.geometry.rotated_boxes import box_corners, upright_bounds
-from perception.inference import folder as folder_module
-from perception.inference import tiled as tiled_module
-from perception.inference.detector import Prepared
 from perception.inference.folder import Job, run
-from perception.inference.results import Detections, LabelMap, crop_masks
-from perception.inference.tiles import Tiling
+from perception.inference.images import box_writer
+from perception.inference.images import kind as kind_module
+from perception.inference.images import tiled as tiled_module
+from perception.inference.images.detector import Prepared
+from perception.inference.images.results import Detections, LabelMap, crop_masks
+from perception.inference.images.tiles import Tiling
 from tests.inference.conftest import make_image
 
 pytestmark = pytest.mark.xdist_group("inference")
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 WIDTH, HEIGHT = 900, 620
 
 
-def _job(files, folder, out, **options):
+def _job(files, folder, out, tiling=None, **changes):
     return Job(
-        config=str(files.config), checkpoint=files.checkpoint, folder=folder, out=out, device="cpu", score_thr=0.0,
-        **{"workers": 1, **options},
+        config=str(files.config), checkpoint=files.checkpoint, folder=folder, out=out, device="cpu",
+        options={"score_thr": 0.0, "tiling": tiling}, **{"workers": 1, **changes},
     )  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def oracle(monkeypatch):
         made.append(_Oracle(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(folder_module, "Detector", build)
+    monkeypatch.setattr(kind_module, "Detector", build)
     return made
 
 
@@ -196,9 +197,9 @@ def test_masks_of_tiles_are_found_once_and_whole(retinanet, oracle, scene, tmp_p
 def test_large_pictures_are_reduced_and_boxes_with_them(rotated_retinanet, oracle, scene, tmp_path, monkeypatch):
     monkeypatch.setattr(tiled_module, "OVERVIEW", 450)
     shown = {}
-    draw = tiled_module.draw
+    draw = box_writer.draw
     monkeypatch.setattr(
-        tiled_module, "draw", lambda pixels, found, *rest: (shown.update(found=found), draw(pixels, found, *rest))[1]
+        box_writer, "draw", lambda pixels, found, *rest: (shown.update(found=found), draw(pixels, found, *rest))[1]
     )
     job = _job(rotated_retinanet, scene, tmp_path / "out", tiling=Tiling(200, 80))
     run(job)

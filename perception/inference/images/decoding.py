@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from perception.datasets.images import UnreadableImageError, check_samples, open_image, orientation_of, upright_rgb
+from perception.inference.reading import Deferred, Refused
 from perception.inference.scan import Source
 
 FULL_PIXELS = 16_000_000
@@ -57,18 +58,6 @@ class Decoded:
     width: int
     height: int
     factor: int
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A file that is not decoded, and why."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Deferred:
-    """A file whose decoding needs so much memory that it has to happen alone."""
 
 
 def decode(source: Source, input_size: InputSize | None, allow_large: bool) -> Decoded | Refused | Deferred:

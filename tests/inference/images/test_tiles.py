@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from perception.geometry.rotated_boxes import upright_bounds
-from perception.inference.merging import TileMerger
-from perception.inference.results import Detections, MaskCrop
-from perception.inference.tiles import Tiling, Window, cut_by_window, tiles
+from perception.inference.images.merging import TileMerger
+from perception.inference.images.results import Detections, MaskCrop
+from perception.inference.images.tiles import Tiling, Window, cut_by_window, tiles
 
 SIZES = [(1000, 700), (1024, 1024), (1025, 300), (100, 90), (3000, 2000), (1848, 1848)]
 

@@ -1,0 +1,134 @@
+"""Folders of images, for every detector and segmenter of mmdet, mmrotate and mmseg."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from perception.engine.checkpoint import load_checkpoint_file
+from perception.engine.errors import UserError
+from perception.inference.images.box_writer import BoxWriter
+from perception.inference.images.coco_results import RESULTS, CocoResults
+from perception.inference.images.detector import Detector, Prepared, classes_and_palette, identity
+from perception.inference.images.dota_files import DotaFiles
+from perception.inference.images.image_writer import PICTURES, Labels
+from perception.inference.images.label_map_writer import LABEL_MAPS, LabelMapWriter
+from perception.inference.images.options import add_image_options, image_options
+from perception.inference.images.reader import ImageReader
+from perception.inference.images.results import Found
+from perception.inference.images.sample import ImageSample
+from perception.inference.images.segment_writer import PANOPTIC, SegmentWriter
+from perception.inference.images.tiled import TiledPredictor
+from perception.inference.images.tiles import Tiling
+from perception.inference.kinds import KINDS, Kind, Running
+from perception.inference.loops import Loop
+from perception.inference.scan import Source
+from perception.inference.streamed import Streamed
+from perception.inference.writing import Summary
+
+
+@KINDS.register_module()
+class Images(Kind):
+    """Images, whole or in tiles.
+
+    Args:
+        score_thr: detections below it are neither written nor drawn.
+        tiling: cut images into tiles, for those that are larger than what the model takes.
+        merge_iou: overlap above which detections of two tiles are one object; by default 0.1 for rotated boxes, as in
+            DOTA's evaluation, and 0.5 for others.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+
+    unit, units = "image", "images"
+    outputs = """\
+  predictions.json    COCO: images, categories, and annotations with bbox [x, y, w, h] in pixels of the image, and
+                      score; rbox [cx, cy, w, h, radians] and corners for rotated boxes, run lengths for masks
+  images/             the pictures, in the folder tree of FOLDER
+  labels/             semantic segmentation: the class of each pixel, as PNG with a palette (255: none)
+  panoptic/           panoptic segments, as PNG in COCO's code
+  dota/               rotated boxes: Task1_CLASS.txt with "image score x1 y1 ... x4 y4", as for DOTA's server
+  geojson/            rotated boxes, and whatever --tile finds, as polygons in pixels; .crs.geojson in the coordinate
+                      system of an image that has one
+
+--tile reads huge images in parts, no more than a few in memory; `pip install rasterio pyvips pyvips-binary`
+provides the readers (rasterio for GeoTIFF, pyvips for JPEG and PNG) where `make setup` has not. Pictures of them are
+reduced to at most 4096 pixels a side.
+"""
+
+    def __init__(self, score_thr: float = 0.3, tiling: Tiling | None = None, merge_iou: float | None = None) -> None:
+        for name, value in (("score_thr", score_thr), ("merge_iou", merge_iou)):
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name} {value} is not between 0 and 1")
+        self._score_thr, self._tiling, self._merge_iou = score_thr, tiling, merge_iou
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        add_image_options(parser)
+
+    @classmethod
+    def options(cls, args: argparse.Namespace) -> dict[str, Any]:
+        return image_options(args)
+
+    def identity(self, cfg: Config) -> Any:
+        if not cfg.get("model"):
+            raise UserError(f"config {cfg.filename} describes no model")
+        return identity(cfg)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "score_thr": self._score_thr,
+            "tile": self._tiling and self._tiling.size,
+            "overlap": self._tiling and self._tiling.overlap,
+            "merge_iou": self._merge_iou,
+        }
+
+    def reader(self, predictor: WholeImages | TiledPredictor | None) -> ImageReader:
+        return ImageReader(predictor and predictor.detector.input_size)
+
+    def predictor(self, cfg: Config, checkpoint: Path, running: Running) -> WholeImages | TiledPredictor:
+        detector = Detector(cfg, checkpoint, running.device)
+        if self._tiling is None:
+            return WholeImages(detector, self._score_thr)
+        return TiledPredictor(
+            detector, self._score_thr, self._tiling, running.batch_size, self._merge_iou, running.pictures
+        )
+
+    def loop(self, running: Running) -> Loop:
+        return super().loop(running) if self._tiling is None else Streamed()
+
+    def meta(self, cfg: Config, checkpoint: Path, predictor: WholeImages | TiledPredictor | None) -> Labels:
+        if predictor is not None:
+            return Labels(predictor.detector.classes, predictor.detector.palette)
+        return Labels(*classes_and_palette(load_checkpoint_file(checkpoint), cfg))
+
+    def writers(self, names: Sequence[str], pictures: bool) -> Sequence[Summary]:
+        writers = [writer(names, pictures) for writer in (BoxWriter, LabelMapWriter, SegmentWriter)]
+        return [*writers, CocoResults(writers), DotaFiles(names)]
+
+    def places(self, pictures: bool) -> dict[str, str]:
+        shown = {"predictions": RESULTS, "label maps": LABEL_MAPS, "segments": PANOPTIC}
+        return {**shown, "pictures": PICTURES} if pictures else shown
+
+
+class WholeImages:
+    """A :class:`perception.inference.predicting.Predictor` of images that the reader has read whole.
+
+    Args:
+        detector: the model.
+        score_thr: detections below it are left out.
+    """
+
+    def __init__(self, detector: Detector, score_thr: float) -> None:
+        self.detector, self._score_thr = detector, score_thr
+
+    def prepare(self, source: Source, sample: ImageSample) -> Prepared:
+        return self.detector.prepare(sample.pixels, source.name)
+
+    def predict(self, batch: Sequence[Prepared]) -> list[Found]:
+        return self.detector.predict(batch, self._score_thr)
