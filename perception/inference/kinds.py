@@ -132,9 +132,9 @@ def kind_type(cfg: Config) -> type[Kind]:
 
 def build_kind(cfg: Config, options: Mapping[str, Any]) -> Kind:
     """The kind that a config names, with the config's arguments and, before them, `options`."""
-    declared = dict(cfg.get("folder_kind") or {})
-    declared.pop("type", None)
-    return kind_type(cfg)(**{**declared, **options})
+    kind = kind_type(cfg)
+    declared = {key: value for key, value in (cfg.get("folder_kind") or {}).items() if key != "type"}
+    return kind(**{**declared, **options})
 
 
 def kind_of_file(path: str | None) -> type[Kind]:

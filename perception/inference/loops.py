@@ -114,9 +114,9 @@ class PooledLoop(Loop):
     def read_all(self, reader: Reader, sources: Iterable[Source], ahead: int) -> Iterator[tuple[Source, Any | Refused]]:
         """Sources with their samples, in order, read by processes that are up to `ahead` sources ahead."""
         assert self._pool is not None, "the loop was not started"
-        for source, sample in self._pool.imap(partial(reader.read, alone=False), sources, ahead, _died):
+        for source, sample in self._pool.imap(partial(_read, reader, False), sources, ahead, _died):
             if isinstance(sample, Deferred):
-                sample = self._pool.alone(partial(reader.read, alone=True), source, _died)
+                sample = self._pool.alone(partial(_read, reader, True), source, _died)
             yield source, sample
 
 
@@ -170,6 +170,13 @@ class WriteQueue:
             return Outcome(source, self._write(source, sample, found))
         except SkippedError as error:
             return Outcome(source, reason=str(error))
+
+
+def _read(reader: Reader, alone: bool, source: Source) -> Any | Refused | Deferred:
+    try:
+        return reader.read(source, alone)
+    except OSError as error:  # it may have gone since the folder was scanned
+        return Refused(error.strerror or str(error))
 
 
 def _died(source: Source) -> Refused:

@@ -64,7 +64,7 @@ def test_training_and_folder_inference_see_the_same(tmp_path, name):
     path = tmp_path / f"a{name}"
     image.save(path, **KINDS[name], **({} if name.endswith("gif") else {"exif": exif}))
     loaded = LoadImage()(dict(img_path=str(path)))["img"]
-    decoded = decode(Source(path.name, path, path.stat().st_size), None, allow_large=True).pixels
+    decoded = decode(Source.of_file(path.name, path, path.stat().st_size), None, allow_large=True).pixels
     assert np.array_equal(loaded[..., ::-1], decoded)
     assert loaded.shape == ((24, 32, 3) if name.endswith("gif") else (32, 24, 3))
 

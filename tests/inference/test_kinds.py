@@ -120,7 +120,7 @@ class TestTexts:
         assert misplaced.code == 1
         assert "before the options" in misplaced.err
 
-    def test_a_killed_run_ends_like_one_that_is_not(self, texts, make_job):
+    def test_a_killed_run_ends_like_one_that_is_not(self, texts, make_job, here):
         job = make_job("Texts", texts, seconds=0.1)
         assert 0 < _run_and_kill(job, 4) < 30
         resumed = run(job)
@@ -302,7 +302,7 @@ class TestDiaries:
         assert "diaries/ann.txt" not in _files(job.out)
 
 
-def test_a_killed_sequence_goes_on_where_it_stopped(diaries, make_job, steps, capsys):
+def test_a_killed_sequence_goes_on_where_it_stopped(diaries, make_job, steps, capsys, here):
     job = make_job("Diaries", diaries, seconds=0.1)
     assert 7 <= _run_and_kill(job, 7) < 16
     report = run(job)
