@@ -78,7 +78,8 @@ def seg_map_fault(seg_map: np.ndarray, size: tuple[int, int], labels: Labels) ->
         values = np.unique(seg_map[strange]).tolist()
         more = ", ..." if len(values) > _NAMED else ""
         listed = ", ".join(map(str, values[:_NAMED])) + more
-        return f"has values that are no labels: {listed}; the data set has {labels}"
+        hint = ", where 0 is unlabelled set reduce_zero_label" if values == [labels.count] else ""
+        return f"has values that are no labels: {listed}; the data set has {labels}{hint}"
     return None
 
 

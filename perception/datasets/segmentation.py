@@ -76,7 +76,9 @@ class _Checked(BaseSegDataset):
     def _images(self, folder: Path) -> dict[str, str]:
         """Relative names of images by what they share with their maps, sorted."""
         names = names_below(folder)
-        if self.img_suffix.lower() in IMAGE_SUFFIXES:
+        # Where images and maps share a folder, only their suffixes tell them apart.
+        maps = self.data_prefix.get("seg_map_path")
+        if self.img_suffix.lower() in IMAGE_SUFFIXES and (maps is None or Path(maps) != folder):
             return unique_stems(folder, [name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES])
         return {name.removesuffix(self.img_suffix): name for name in names if name.endswith(self.img_suffix)}
 

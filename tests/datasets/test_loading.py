@@ -110,6 +110,17 @@ def test_images_of_any_suffix_in_a_tree_of_folders(tmp_path):
     assert sample["seg_fields"] == ["gt_seg_map"]
 
 
+def test_images_and_maps_in_one_folder(tmp_path):
+    folders(tmp_path, {"0": 1, "1": 2})
+    for path in (tmp_path / "images").iterdir():
+        path.rename(tmp_path / "maps" / path.name)
+    prefix = dict(img_path="maps", seg_map_path="maps")
+    steps = [dict(type=LoadImage), dict(type=LoadSegMapAnnotations)]
+    found = SegmentationFolders(data_root=str(tmp_path), data_prefix=prefix, metainfo=CLASSES, pipeline=steps)
+    assert [sample["gt_seg_map"].max() for sample in (found[0], found[1])] == [1, 2]
+    assert len(found) == 2
+
+
 def test_ends_of_names_tell_images_and_maps_apart(tmp_path):
     picture(tmp_path / "images" / "bern_0_leftImg8bit.png")
     picture(tmp_path / "images" / "bern_0_other.png")

@@ -58,6 +58,7 @@ def test_files_of_another_kind_are_refused(tmp_path, mode, suffix, words):
         (VALUES, (3, 2), Labels(3), None),
         (VALUES, (3, 2), Labels(2, reduce_zero_label=True), None),
         (VALUES, (3, 2), Labels(2), "values that are no labels: 2; the data set has 0 to 1 (2 classes) and 255"),
+        (VALUES, (3, 2), Labels(2), "and 255 (ignored), where 0 is unlabelled set reduce_zero_label"),
         (VALUES, (3, 2), Labels(1, True), "no labels: 2; the data set has 0 (unlabelled), 1 to 1"),
         (VALUES * 40, (3, 2), Labels(3), "no labels: 40, 80, 216;"),
         (np.arange(12, dtype=np.uint8)[None], (12, 1), Labels(3), "no labels: 3, 4, 5, 6, 7, ...;"),
