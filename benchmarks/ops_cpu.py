@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from ops_cases import GROUPS
+from ops_cases import rows
 
 from perception.engine.memory import keep_freed_memory
 from perception.ops import backend
@@ -56,30 +56,28 @@ def main() -> None:
         "bound, ms |"
     )
     print("|---|---|---|---|---|---|---|")
-    slower, operator = [], ""
-    for group in GROUPS:
-        for name, timing in group(large=False, device="cpu").items():
-            operator = name if name[0] != " " else operator
-            if args.only not in operator:
-                continue
-            times: dict[str, list[float]] = {"reference": [], "native": [], "peer": []}
-            for round_number in range(args.rounds + 1):
-                for mode in ("reference", "native"):
-                    with backend.use(mode):
-                        times[mode].append(milliseconds(timing.run))
-                if timing.peer is not None:
-                    times["peer"].append(milliseconds(timing.peer))
-                if round_number == 0:  # warms caches up
-                    for values in times.values():
-                        values.clear()
-            reference, native = (statistics.median(times[mode]) for mode in ("reference", "native"))
-            cells = [name.strip(), f"{reference:.2f}", f"{native:.2f}", f"{reference / native:.1f}"]
-            other = statistics.median(times["peer"]) if timing.peer is not None else None
-            cells += ["", ""] if other is None else [f"{other:.2f}", f"{other / native:.1f}"]
-            bound, limit = timing.bound(bandwidth, arithmetic)
-            print("| " + " | ".join([*cells, f"{1e3 * bound:.2f} {limit}"]) + " |", flush=True)
-            if native > reference:
-                slower.append(name.strip())
+    slower = []
+    for name, timing in rows(large=False, device="cpu"):
+        if args.only not in name:
+            continue
+        times: dict[str, list[float]] = {"reference": [], "native": [], "peer": []}
+        for round_number in range(args.rounds + 1):
+            for mode in ("reference", "native"):
+                with backend.use(mode):
+                    times[mode].append(milliseconds(timing.run))
+            if timing.peer is not None:
+                times["peer"].append(milliseconds(timing.peer))
+            if round_number == 0:  # warms caches up
+                for values in times.values():
+                    values.clear()
+        reference, native = (statistics.median(times[mode]) for mode in ("reference", "native"))
+        cells = [name, f"{reference:.2f}", f"{native:.2f}", f"{reference / native:.1f}"]
+        other = statistics.median(times["peer"]) if timing.peer is not None else None
+        cells += ["", ""] if other is None else [f"{other:.2f}", f"{other / native:.1f}"]
+        bound, limit = timing.bound(bandwidth, arithmetic)
+        print("| " + " | ".join([*cells, f"{1e3 * bound:.2f} {limit}"]) + " |", flush=True)
+        if native > reference:
+            slower.append(name)
     if slower:
         sys.exit(f"Slower than the reference, so not worth keeping: {', '.join(slower)}.")
 

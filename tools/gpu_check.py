@@ -43,7 +43,8 @@ def build() -> None:
 def equality(device: str = "cuda") -> list[str]:
     """Native kernels against the references on a device; what differs."""
     from perception.ops import backend
-    from tests.ops.native_cases import CASES, DIFFERENTIABLE, KINDS, WITH_HALF, Sizes, gradients, outputs
+    from tests.ops.case import KINDS, Sizes
+    from tests.ops.native_cases import CASES, DIFFERENTIABLE, WITH_HALF, gradients, outputs
 
     problems, number = [], 0
     for name, make in CASES.items():
@@ -70,7 +71,8 @@ def equality(device: str = "cuda") -> list[str]:
 def derivatives(device: str = "cuda") -> list[str]:
     """Gradients of the native kernels against differences, in float64; what differs."""
     from perception.ops import backend
-    from tests.ops.native_cases import CASES, DIFFERENTIABLE, Sizes
+    from tests.ops.case import Sizes
+    from tests.ops.native_cases import CASES, DIFFERENTIABLE
 
     problems = []
     for name in DIFFERENTIABLE:
@@ -121,7 +123,7 @@ def ceilings() -> tuple[float, float]:
 
 def table(repeats: int, deadline: float, out: Path | None, title: str) -> None:
     """Prints the table of times, and writes it to a file; `torch.compile` is left out after the deadline."""
-    from ops_cases import GROUPS
+    from ops_cases import rows
 
     from perception.ops import backend
 
@@ -135,32 +137,30 @@ def table(repeats: int, deadline: float, out: Path | None, title: str) -> None:
         "|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
-    for group in GROUPS:
-        torch.manual_seed(0)
-        for name, timing in group(large=True, device="cuda").items():
-            with backend.use("native"):
-                native = milliseconds(timing.run, repeats)
-            with backend.use("reference"):
-                reference = milliseconds(timing.run, min(repeats, 5))
-                compiled = ""
-                if timing.compiles and time.monotonic() < deadline:
-                    try:
-                        torch._dynamo.reset()
-                        compiled = f"{milliseconds(torch.compile(timing.run), min(repeats, 5)):.3f}"
-                    except Exception as error:  # whatever the compiler cannot do is a result, not an end
-                        compiled = f"fails ({type(error).__name__})"
-            peer = f"{milliseconds(timing.peer, repeats):.3f}" if timing.peer is not None else ""
-            bound, limit = timing.bound(bandwidth, arithmetic)
-            share = 1e3 * bound / native
-            if limit == "memory":
-                achieved = f"{timing.bytes / native / 1e6:.0f} GB/s"
-            else:
-                achieved = f"{timing.operations / native / 1e9:.2f} TFLOP/s"
-            cells = [name.strip(), f"{reference:.3f}", compiled, peer, f"{native:.3f}", f"{reference / native:.1f}"]
-            lines.append("| " + " | ".join([*cells, achieved, f"{share:.0%}"]) + " |")
-            print(lines[-1], flush=True)
-            if out is not None:  # so that a run that is cut off leaves what it has
-                out.write_text(title + "\n".join(lines) + "\n")
+    for name, timing in rows(large=True, device="cuda"):
+        with backend.use("native"):
+            native = milliseconds(timing.run, repeats)
+        with backend.use("reference"):
+            reference = milliseconds(timing.run, min(repeats, 5))
+            compiled = ""
+            if timing.compiles and time.monotonic() < deadline:
+                try:
+                    torch._dynamo.reset()
+                    compiled = f"{milliseconds(torch.compile(timing.run), min(repeats, 5)):.3f}"
+                except Exception as error:  # whatever the compiler cannot do is a result, not an end
+                    compiled = f"fails ({type(error).__name__})"
+        peer = f"{milliseconds(timing.peer, repeats):.3f}" if timing.peer is not None else ""
+        bound, limit = timing.bound(bandwidth, arithmetic)
+        share = 1e3 * bound / native
+        if limit == "memory":
+            achieved = f"{timing.bytes / native / 1e6:.0f} GB/s"
+        else:
+            achieved = f"{timing.operations / native / 1e9:.2f} TFLOP/s"
+        cells = [name, f"{reference:.3f}", compiled, peer, f"{native:.3f}", f"{reference / native:.1f}"]
+        lines.append("| " + " | ".join([*cells, achieved, f"{share:.0%}"]) + " |")
+        print(lines[-1], flush=True)
+        if out is not None:  # so that a run that is cut off leaves what it has
+            out.write_text(title + "\n".join(lines) + "\n")
         torch.cuda.empty_cache()
 
 

@@ -1,40 +1,26 @@
 """Says which operators have native kernels here, and why: ``python -m perception.ops``."""
 
-from pathlib import Path
-
-from perception.ops import backend
-
-_NO_OPERATORS = ("__init__", "__main__", "build", "mmcv_ext")
-# Operators that live in the module of another, or call the kernel of another.
-_KERNELS_OF_MODULES = {
-    "masked_adam": ("masked_adam_",),
-    "masked_rmsprop": ("masked_rmsprop_",),
-    "three_nn": ("knn",),
-    "total_variation": ("total_variation_add_grad_",),
-    "trilinear": ("trilinear_gather", "trilinear_scatter"),
-}
-_OF_TORCHVISION = ("deform_conv", "modulated_deform_conv", "nms", "roi_align")
+from perception.ops import backend, registration
 
 
 def report() -> list[tuple[str, str]]:
-    """Every operator module, and what runs it here."""
-    names = sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
+    """Every operator's module, and what runs it here."""
+    operators, kernels = registration.operators(), registration.kernels()
+    return [(name, _state(name, kernels)) for name in operators]
+
+
+def _state(operator: str, kernels: dict[str, registration.Kernel]) -> str:
+    library = registration.library_of(operator)
+    if library is not None:
+        return f"{library}'s kernels"
+    own = [kernel for kernel in kernels.values() if kernel.operator == operator]
+    if not own:
+        return "reference: profiles of the recipes do not ask for a kernel"
+    if not backend.devices():
+        return "reference: the native library is not loaded"
     devices = " and ".join(device.upper() for device in sorted(backend.devices()))
-    rows = []
-    for name in names:
-        if name.startswith("_") or name in _NO_OPERATORS:
-            continue
-        kernels = [kernel for kernel in _KERNELS_OF_MODULES.get(name, (name,)) if kernel in backend.KERNELS]
-        if name in _OF_TORCHVISION:
-            rows.append((name, "torchvision's kernels"))
-        elif not kernels:
-            rows.append((name, "reference: profiles of the recipes do not ask for a kernel"))
-        elif devices:
-            types = sorted(str(t).removeprefix("torch.") for t in backend.KERNELS[kernels[0]])
-            rows.append((name, f"native on {devices} ({', '.join(types)})"))
-        else:
-            rows.append((name, "reference: the native library is not loaded"))
-    return rows
+    types = sorted(str(t).removeprefix("torch.") for t in frozenset.intersection(*(kernel.types for kernel in own)))
+    return f"native on {devices} ({', '.join(types)})"
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from perception.ops.backend import native
+from perception.ops.registration import FULL, native_kernel, no_second_derivative
 
 __all__ = ["alphas_to_weights"]
 
@@ -84,3 +85,34 @@ class _AlphasToWeights(torch.autograd.Function):
         behind = pulled.flip(1).cumsum(1).flip(1) - pulled + (grad_last * alphainv_last)[rays, None]
         grad = grad_weights * transmittance - behind.view(-1)[place] / (1 - alpha + 1e-10)
         return torch.where(seen.view(-1)[place], grad, 0), None, None, None
+
+
+def _remember(ctx, inputs, output):
+    alpha, offsets, ctx.min_transmittance = inputs
+    ctx.save_for_backward(alpha, *output, offsets)
+
+
+def _derivative(ctx, grad_weights, _, grad_last):
+    pulled = torch.ops.perception.alphas_to_weights_backward(
+        grad_weights, grad_last, *ctx.saved_tensors, ctx.min_transmittance
+    )
+    return pulled, None, None
+
+
+@native_kernel(
+    "alphas_to_weights(Tensor alpha, Tensor offsets, float min_transmittance) -> (Tensor, Tensor, Tensor)",
+    types=FULL,
+    setup_context=_remember,
+    backward=_derivative,
+)
+def _fake(alpha, offsets, min_transmittance):
+    return torch.empty_like(alpha), torch.empty_like(alpha), alpha.new_empty(offsets.shape[0] - 1)
+
+
+@native_kernel(
+    "alphas_to_weights_backward(Tensor grad_weights, Tensor grad_last, Tensor alpha, Tensor weights, "
+    "Tensor transmittance, Tensor last, Tensor offsets, float min_transmittance) -> Tensor",
+    backward=no_second_derivative("alphas_to_weights"),
+)
+def _fake_backward(grad_weights, grad_last, alpha, weights, transmittance, last, offsets, min_transmittance):
+    return torch.empty_like(alpha)

@@ -1,4 +1,4 @@
-"""The only place that chooses between an operator's torch reference and its native kernel.
+"""The only place that chooses between an operator's torch reference and its native kernel, and loads the kernels.
 
 ``make ops`` compiles ``csrc`` into ``_build/perception_ops.so``; without it, and where an operator has no kernel for a
 device or type, the reference runs. The environment variable ``PERCEPTION_OPS`` forces one: ``reference`` never loads
@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from perception.ops import registration
+
 SOURCES = Path(__file__).parent / "csrc"
 MODES = ("auto", "native", "reference")
 _DEFAULT_FOLDER = Path(__file__).parent / "_build"
@@ -26,34 +28,6 @@ LIBRARY, MANIFEST = "perception_ops.so", "perception_ops.json"
 _CAPABILITIES = ("DEFAULT", "AVX2", "AVX512")  # each includes those before it
 
 _logger = logging.getLogger("perception.ops")
-
-_FULL = frozenset({torch.float32, torch.float64})
-_HALF = frozenset({torch.float16, torch.bfloat16})
-_WITH_HALF = _FULL | _HALF
-
-# Operators that have native kernels, and the types of their floating-point inputs.
-KERNELS: dict[str, frozenset[torch.dtype]] = {
-    "alphas_to_weights": _FULL,
-    "ball_query": _FULL,
-    "box_iou_rotated": _FULL,
-    "carafe": _WITH_HALF,
-    "furthest_point_sample": _FULL,
-    "hash_grid": _FULL,
-    "knn": _FULL,
-    "masked_adam_": _FULL,
-    "masked_rmsprop_": _FULL,
-    "ms_deform_attn": _WITH_HALF,
-    "nms_rotated": _FULL,
-    "roi_align_rotated": _WITH_HALF,
-    "sample_rays": _FULL,
-    "total_variation_add_grad_": _FULL,
-    "trilinear_gather": _FULL,
-    "trilinear_scatter": _FULL,
-}
-
-
-# Those whose kernels bring inputs of several types to one.
-_MIXED = frozenset({"carafe", "ms_deform_attn"})
 
 
 class Unavailable(RuntimeError):
@@ -76,10 +50,11 @@ def native(name: str, *tensors: Tensor) -> bool:
     if first not in _devices:
         return False
     device, dtype = tensors[0].device, tensors[0].dtype
+    kernel = registration.kernel(name)
     for tensor in tensors:
-        if tensor.device != device or tensor.dtype not in KERNELS[name]:
+        if tensor.device != device or tensor.dtype not in kernel.types:
             return False
-        if tensor.dtype != dtype and name not in _MIXED:
+        if tensor.dtype != dtype and not kernel.mixed_types:
             return False
     # While a graph is traced the device cannot be asked; the first eager call has done so in all likelihood.
     return first != "cuda" or torch.compiler.is_compiling() or _has_image_for(device.index)
@@ -216,9 +191,7 @@ def _load() -> tuple[frozenset[str], str]:
     if not problem:
         try:
             torch.ops.load_library(library)
-            from perception.ops import _native
-
-            _native.register()
+            registration.define_in("perception")
             _architectures = str(stored["architectures"])
         except (OSError, RuntimeError, AttributeError) as error:
             problem = f"cannot be loaded ({str(error).splitlines()[0]})"

@@ -6,6 +6,7 @@ from torch import Tensor
 from perception.ops._dtype import round_to_dtype
 from perception.ops._points import squared_distances
 from perception.ops.backend import native
+from perception.ops.registration import FULL, native_kernel
 
 __all__ = ["ball_query"]
 
@@ -48,3 +49,11 @@ def ball_query(points: Tensor, centres: Tensor, min_radius: float, max_radius: f
 def _single_square(radius: float) -> float:
     single = round_to_dtype(radius, torch.float32)
     return round_to_dtype(single * single, torch.float32)
+
+
+@native_kernel(
+    "ball_query(Tensor points, Tensor centres, float min_square, float max_square, int num_samples) -> Tensor",
+    types=FULL,
+)
+def _fake(points, centres, min_square, max_square, num_samples):
+    return points.new_empty(*centres.shape[:2], num_samples, dtype=torch.long)

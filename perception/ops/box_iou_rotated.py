@@ -6,6 +6,7 @@ from torch import Tensor
 from perception.ops.backend import native
 from perception.ops.box_pairs import extents, overlapping_pairs
 from perception.ops.polygons import area_within_rectangle, rotate, rotated_box_corners
+from perception.ops.registration import FULL, native_kernel
 
 __all__ = ["box_iou_rotated"]
 
@@ -79,3 +80,10 @@ def _paired_iou(boxes1: Tensor, boxes2: Tensor, mode: str) -> Tensor:
 
 def _relative_to(origin: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat([boxes[:, :2] - origin[:, :2], boxes[:, 2:]], 1)
+
+
+@native_kernel(
+    "box_iou_rotated(Tensor boxes1, Tensor boxes2, bool iof, bool aligned, bool clockwise) -> Tensor", types=FULL
+)
+def _fake(boxes1, boxes2, iof, aligned, clockwise):
+    return boxes1.new_empty(boxes1.shape[0]) if aligned else boxes1.new_empty(boxes1.shape[0], boxes2.shape[0])

@@ -62,7 +62,7 @@ def build(
 
 def _build(folder: Path, cuda: bool | None, jobs: int | None, verbose: bool) -> Path:
     wanted = (cuda_compiler() is not None and torch.version.cuda is not None) if cuda is None else cuda
-    host = [backend.SOURCES / "library.cpp", *sorted((backend.SOURCES / "cpu").glob("*.cpp"))]
+    host = sorted((backend.SOURCES / "cpu").glob("*.cpp"))
     compiled = compile_all(host, folder / "objects", jobs=jobs, verbose=verbose)
     if wanted:
         try:
@@ -83,7 +83,7 @@ def _build(folder: Path, cuda: bool | None, jobs: int | None, verbose: bool) -> 
 
 def build_emulated(folder: Path, *, jobs: int | None = None, verbose: bool = False) -> Path:
     """Compile the CUDA kernels for the host, as ``torch.ops.perception_emulated``: for tests without a GPU."""
-    sources = [backend.SOURCES / "library.cpp", *sorted((backend.SOURCES / "cuda").glob("*.cu"))]
+    sources = sorted((backend.SOURCES / "cuda").glob("*.cu"))
     library = folder / "perception_emulated.so"
     with _alone_in(folder):
         compiled = compile_all(sources, folder / "objects", jobs=jobs, verbose=verbose, emulate=True)

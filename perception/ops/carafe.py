@@ -6,6 +6,7 @@ from torch import Tensor
 
 from perception.ops._dtype import as_float
 from perception.ops.backend import native
+from perception.ops.registration import FULL_AND_HALF, native_kernel, no_second_derivative
 
 __all__ = ["carafe"]
 
@@ -49,3 +50,33 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale
         window = padded[..., y : y + height, None, x : x + width, None]
         output = torch.addcmul(output, window, weights[:, :, :, tap])
     return output.reshape(batch, channels, height * scale_factor, width * scale_factor).to(features.dtype)
+
+
+def _remember(ctx, inputs, output):
+    features, masks, *ctx.options = inputs
+    ctx.save_for_backward(features, masks)
+
+
+def _derivative(ctx, grad):
+    return *torch.ops.perception.carafe_backward(grad, *ctx.saved_tensors, *ctx.options), None, None, None
+
+
+@native_kernel(
+    "carafe(Tensor features, Tensor masks, int kernel_size, int groups, int scale_factor) -> Tensor",
+    types=FULL_AND_HALF,
+    mixed_types=True,
+    setup_context=_remember,
+    backward=_derivative,
+)
+def _fake(features, masks, kernel_size, groups, scale_factor):
+    batch, channels, height, width = features.shape
+    return features.new_empty(batch, channels, height * scale_factor, width * scale_factor)
+
+
+@native_kernel(
+    "carafe_backward(Tensor grad, Tensor features, Tensor masks, int kernel_size, int groups, int scale_factor) "
+    "-> (Tensor, Tensor)",
+    backward=no_second_derivative("carafe"),
+)
+def _fake_backward(grad, features, masks, kernel_size, groups, scale_factor):
+    return features.new_empty(features.shape), masks.new_empty(masks.shape)

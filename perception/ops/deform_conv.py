@@ -5,10 +5,12 @@ import torchvision
 from torch import Tensor
 
 from perception.ops._dtype import as_float, zeros_in_graph
+from perception.ops.registration import kernels_of
 
 __all__ = ["deform_conv2d"]
 
 
+@kernels_of("torchvision")
 def deform_conv2d(
     x: Tensor,
     offset: Tensor,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from perception.ops.backend import native
+from perception.ops.registration import FULL, native_kernel
 
 __all__ = ["furthest_point_sample", "furthest_point_sample_with_dist"]
 
@@ -66,3 +67,8 @@ def _sample(
         nearest = torch.minimum(nearest, distance_to(last))
         taken[:, step] = nearest.argmax(1)
     return taken
+
+
+@native_kernel("furthest_point_sample(Tensor points, int num_points, bool skip_near_origin) -> Tensor", types=FULL)
+def _fake(points, num_points, skip_near_origin):
+    return points.new_empty(points.shape[0], num_points, dtype=torch.long)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from perception.ops._dtype import round_to_dtype
 from perception.ops.backend import native
+from perception.ops.registration import FULL, native_kernel
 
 __all__ = ["HashGridLayout", "hash_grid", "hash_grid_layout"]
 
@@ -86,10 +87,10 @@ def hash_grid(positions: Tensor, params: Tensor, layout: HashGridLayout) -> Tens
         raise ValueError(f"params must have the shape ({layout.num_entries}, F), got {tuple(params.shape)}")
     if len(layout.resolutions) <= _MOST_LEVELS and native("hash_grid", positions, params):
         return torch.ops.perception.hash_grid(positions, params, *layout)
-    return encode(positions, params, layout)
+    return _encode(positions, params, layout)
 
 
-def encode(positions: Tensor, params: Tensor, layout: HashGridLayout) -> Tensor:
+def _encode(positions: Tensor, params: Tensor, layout: HashGridLayout) -> Tensor:
     """The reference of :func:`hash_grid`."""
     features = [
         (params[entry] * weight[..., None].to(params.dtype)).sum(1)
@@ -113,3 +114,59 @@ def _corners(positions: Tensor, layout: HashGridLayout) -> Iterator[tuple[Tensor
             index = x ^ (y * _PRIMES[1] & _UINT32) ^ (z * _PRIMES[2] & _UINT32)
         weight = torch.where(up == 1, part[:, None], 1 - part[:, None]).prod(-1)
         yield layout.offsets[level] + index % size, weight
+
+
+def _remember(ctx, inputs, output):
+    positions, params, *ctx.layout = inputs
+    ctx.save_for_backward(positions, params)
+
+
+def _derivative(ctx, grad):
+    positions, params = ctx.saved_tensors
+    to_positions, to_params = ctx.needs_input_grad[:2]
+    grads = torch.ops.perception.hash_grid_backward(grad, positions, params, *ctx.layout, to_positions, to_params)
+    return grads[0].to(positions.dtype) if to_positions else None, grads[1] if to_params else None, *[None] * 3
+
+
+@native_kernel(
+    "hash_grid(Tensor positions, Tensor params, int[] offsets, int[] resolutions, float[] scales) -> Tensor",
+    types=FULL,
+    setup_context=_remember,
+    backward=_derivative,
+)
+def _fake(positions, params, offsets, resolutions, scales):
+    return params.new_empty(positions.shape[0], len(resolutions) * params.shape[1])
+
+
+def _remember_for_second(ctx, inputs, output):
+    grad, positions, params, *rest = inputs
+    ctx.layout, ctx.wanted = rest[:3], rest[3:]
+    ctx.save_for_backward(grad, positions, params)
+
+
+def _second_derivative(ctx, grad_positions, grad_params):
+    """Second derivatives (of a field's normals, say) come from the reference: they are rarely needed."""
+    layout = HashGridLayout(*map(tuple, ctx.layout))
+    with torch.enable_grad():
+        grad, positions, params = (x.detach().requires_grad_() for x in ctx.saved_tensors)
+        first = torch.autograd.grad(_encode(positions, params, layout), (positions, params), grad, create_graph=True)
+        pairs = zip(first, (grad_positions, grad_params), ctx.wanted)
+        terms = [(value, pull) for value, pull, wanted in pairs if wanted and value.requires_grad]
+        second: tuple[Tensor | None, ...] = (None, None, None)
+        if terms:
+            values, pulls = zip(*terms)
+            second = torch.autograd.grad(values, (grad, positions, params), pulls, allow_unused=True)
+    return *second, *[None] * 5
+
+
+@native_kernel(
+    "hash_grid_backward(Tensor grad, Tensor positions, Tensor params, int[] offsets, int[] resolutions, "
+    "float[] scales, bool to_positions, bool to_params) -> (Tensor, Tensor)",
+    setup_context=_remember_for_second,
+    backward=_second_derivative,
+)
+def _fake_backward(grad, positions, params, offsets, resolutions, scales, to_positions, to_params):
+    return (
+        params.new_empty(positions.shape[0] if to_positions else 0, 3),
+        params.new_empty(params.shape[0] if to_params else 0, params.shape[1]),
+    )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from perception.ops.backend import native
+from perception.ops.registration import FULL, native_kernel
 
 __all__ = ["laid_out_like", "masked_adam_"]
 
@@ -112,3 +113,12 @@ def _table(tensor: Tensor) -> Tensor:
     if _memory_format(tensor) is torch.channels_last_3d:
         return tensor.permute(0, 2, 3, 4, 1).view(-1, tensor.shape[1])
     return tensor.view(-1, 1)
+
+
+@native_kernel(
+    "masked_adam_(Tensor(a!) parameter, Tensor grad, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor? scale, "
+    "float step_size, float beta1, float beta2, float eps, bool skip_zero_grad) -> ()",
+    types=FULL,
+)
+def _fake(parameter, grad, exp_avg, exp_avg_sq, scale, step_size, beta1, beta2, eps, skip_zero_grad):
+    return None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from perception.ops.backend import native
+from perception.ops.registration import FULL, native_kernel
 
 __all__ = ["masked_rmsprop_"]
 
@@ -43,3 +44,12 @@ def masked_rmsprop_(
     mean = torch.where(old == 0, square, beta * old + (1 - beta) * square)
     square_avg[rows] = mean
     parameter[rows] -= lr * pull / (mean.sqrt() + eps)
+
+
+@native_kernel(
+    "masked_rmsprop_(Tensor(a!) parameter, Tensor grad, Tensor(b!) square_avg, Tensor mask, float lr, float beta, "
+    "float eps) -> ()",
+    types=FULL,
+)
+def _fake(parameter, grad, square_avg, mask, lr, beta, eps):
+    return None

@@ -3,10 +3,12 @@
 from torch import Tensor
 
 from perception.ops.deform_conv import deformable_convolution
+from perception.ops.registration import kernels_of
 
 __all__ = ["modulated_deform_conv2d"]
 
 
+@kernels_of("torchvision")
 def modulated_deform_conv2d(
     x: Tensor,
     offset: Tensor,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from perception.ops._dtype import as_float, zeros_in_graph
 from perception.ops.backend import native
+from perception.ops.registration import FULL_AND_HALF, native_kernel, no_second_derivative
 
 __all__ = ["multi_scale_deformable_attention"]
 
@@ -72,3 +73,34 @@ def multi_scale_deformable_attention(
         )  # (B M) D Q P
         output = output + (sampled * weights[:, None, :, level]).sum(-1)
     return output.reshape(batch, heads * dim, queries).transpose(1, 2).to(value.dtype)
+
+
+def _remember(ctx, inputs, output):
+    value, ctx.spatial_shapes, locations, weights = inputs
+    ctx.save_for_backward(value, locations, weights)
+
+
+def _derivative(ctx, grad):
+    value, locations, weights = ctx.saved_tensors
+    grads = torch.ops.perception.ms_deform_attn_backward(grad, value, ctx.spatial_shapes, locations, weights)
+    return grads[0], None, grads[1], grads[2]
+
+
+@native_kernel(
+    "ms_deform_attn(Tensor value, int[] spatial_shapes, Tensor sampling_locations, Tensor attention_weights) -> Tensor",
+    types=FULL_AND_HALF,
+    mixed_types=True,
+    setup_context=_remember,
+    backward=_derivative,
+)
+def _fake(value, spatial_shapes, sampling_locations, attention_weights):
+    return value.new_empty(value.shape[0], sampling_locations.shape[1], value.shape[2] * value.shape[3])
+
+
+@native_kernel(
+    "ms_deform_attn_backward(Tensor grad, Tensor value, int[] spatial_shapes, Tensor sampling_locations, "
+    "Tensor attention_weights) -> (Tensor, Tensor, Tensor)",
+    backward=no_second_derivative("ms_deform_attn"),
+)
+def _fake_backward(grad, value, spatial_shapes, sampling_locations, attention_weights):
+    return tuple(x.new_empty(x.shape) for x in (value, sampling_locations, attention_weights))

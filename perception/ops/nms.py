@@ -5,10 +5,12 @@ import torchvision
 from torch import Tensor
 
 from perception.ops._dtype import as_float, round_to_dtype
+from perception.ops.registration import kernels_of
 
 __all__ = ["nms"]
 
 
+@kernels_of("torchvision")
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
     r"""Greedy non-maximum suppression.
 

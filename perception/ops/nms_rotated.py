@@ -8,6 +8,7 @@ from perception.ops.backend import native
 from perception.ops.box_iou_rotated import paired_iou_rotated
 from perception.ops.box_pairs import extents, greedy_nms
 from perception.ops.polygons import rotated_box_corners
+from perception.ops.registration import FULL, native_kernel
 
 __all__ = ["nms_rotated"]
 
@@ -52,3 +53,10 @@ def nms_rotated(
 
     classes = None if labels is None else labels[order]
     return order[greedy_nms(extents(rotated_box_corners(ranked)), classes, exceeds)]
+
+
+@native_kernel(
+    "nms_rotated(Tensor boxes, Tensor order, Tensor? labels, float iou_threshold, bool clockwise) -> Tensor", types=FULL
+)
+def _fake(boxes, order, labels, iou_threshold, clockwise):
+    return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.long)

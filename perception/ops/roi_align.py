@@ -6,6 +6,7 @@ from torch import Tensor
 
 from perception.ops._dtype import as_float, zeros_in_graph
 from perception.ops._sampling import bilinear_taps, gather_weighted, roi_grids, sample_positions
+from perception.ops.registration import kernels_of
 
 __all__ = ["roi_align", "roi_align_backward", "roi_max_align", "roi_max_align_backward"]
 
@@ -13,6 +14,7 @@ __all__ = ["roi_align", "roi_align_backward", "roi_max_align", "roi_max_align_ba
 _LOWEST = -10000.0
 
 
+@kernels_of("torchvision")
 def roi_align(
     features: Tensor,
     rois: Tensor,

@@ -6,6 +6,7 @@ from torch import Tensor
 from perception.ops._dtype import as_float, zeros_in_graph
 from perception.ops._sampling import bilinear_taps, gather_weighted, roi_grids, sample_positions
 from perception.ops.backend import native
+from perception.ops.registration import FULL_AND_HALF, native_kernel, no_second_derivative
 
 __all__ = ["roi_align_rotated"]
 
@@ -70,3 +71,35 @@ def roi_align_rotated(
 
 def _spread(x: Tensor) -> Tensor:
     return x.reshape(-1, 1, 1, 1, 1)
+
+
+def _remember(ctx, inputs, output):
+    features, rois, _, _, *ctx.options = inputs
+    ctx.shape = features.shape
+    ctx.save_for_backward(rois)
+
+
+def _derivative(ctx, grad):
+    (rois,), (batch, _, height, width) = ctx.saved_tensors, ctx.shape
+    pulled = torch.ops.perception.roi_align_rotated_backward(grad, rois, batch, height, width, *ctx.options)
+    return pulled, *[None] * 7
+
+
+@native_kernel(
+    "roi_align_rotated(Tensor features, Tensor rois, int rows, int columns, float spatial_scale, "
+    "int sampling_ratio, bool aligned, bool clockwise) -> Tensor",
+    types=FULL_AND_HALF,
+    setup_context=_remember,
+    backward=_derivative,
+)
+def _fake(features, rois, rows, columns, spatial_scale, sampling_ratio, aligned, clockwise):
+    return features.new_empty(rois.shape[0], features.shape[1], rows, columns)
+
+
+@native_kernel(
+    "roi_align_rotated_backward(Tensor grad, Tensor rois, SymInt batch, SymInt height, SymInt width, "
+    "float spatial_scale, int sampling_ratio, bool aligned, bool clockwise) -> Tensor",
+    backward=no_second_derivative("roi_align_rotated"),
+)
+def _fake_backward(grad, rois, batch, height, width, spatial_scale, sampling_ratio, aligned, clockwise):
+    return grad.new_empty(batch, grad.shape[1], height, width)

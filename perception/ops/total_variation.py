@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from perception.ops.backend import native
+from perception.ops.registration import FULL, native_kernel
 
 __all__ = ["total_variation_add_grad_"]
 
@@ -42,3 +43,12 @@ def total_variation_add_grad_(
 
 def _flat(grid: Tensor) -> bool:
     return grid.is_contiguous() or grid.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@native_kernel(
+    "total_variation_add_grad_(Tensor grid, Tensor(a!) grad, float weight_x, float weight_y, float weight_z, "
+    "bool dense) -> ()",
+    types=FULL,
+)
+def _fake(grid, grad, weight_x, weight_y, weight_z, dense):
+    return None

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.ops.backend import native
+from perception.ops.registration import FULL, native_kernel
 
 __all__ = ["VoxelCorners", "trilinear_gather", "trilinear_scatter"]
 
@@ -139,3 +140,36 @@ class _Scatter(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         return _Gather.apply(grad.contiguous(), *ctx.saved_tensors), None, None, None
+
+
+def _remember(ctx, inputs, output):
+    _, position, ctx.shape = inputs
+    ctx.save_for_backward(position)
+
+
+def _derivative_of_gather(ctx, grad):
+    return torch.ops.perception.trilinear_scatter(grad, ctx.saved_tensors[0], ctx.shape), None, None
+
+
+def _derivative_of_scatter(ctx, grad):
+    return torch.ops.perception.trilinear_gather(grad, ctx.saved_tensors[0], ctx.shape), None, None
+
+
+@native_kernel(
+    "trilinear_gather(Tensor table, Tensor position, int[] shape) -> Tensor",
+    types=FULL,
+    setup_context=_remember,
+    backward=_derivative_of_gather,
+)
+def _fake_gather(table, position, shape):
+    return table.new_empty(position.shape[0], table.shape[1])
+
+
+@native_kernel(
+    "trilinear_scatter(Tensor values, Tensor position, int[] shape) -> Tensor",
+    types=FULL,
+    setup_context=_remember,
+    backward=_derivative_of_scatter,
+)
+def _fake_scatter(values, position, shape):
+    return values.new_empty(shape[0] * shape[1] * shape[2], values.shape[1])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from perception.ops import __main__ as report
-from perception.ops import backend, build
+from perception.ops import backend, build, registration
 from perception.ops.carafe import carafe
 from tests.conftest import REPOSITORY
 
@@ -87,6 +87,7 @@ def test_native_kernels_can_be_demanded(monkeypatch):
 def test_other_types_and_devices_take_the_reference(monkeypatch):
     monkeypatch.setattr(backend, "_devices", frozenset({"cpu"}))
     monkeypatch.setattr(backend, "_mode", "auto")
+    assert "knn" in registration.kernels()
     assert backend.native("knn", torch.zeros(1))
     assert not backend.native("knn", torch.zeros(1, dtype=torch.float16))
     assert not backend.native("knn", torch.zeros(1), torch.zeros(1, device="meta"))
@@ -116,8 +117,9 @@ def test_every_operator_is_reported(monkeypatch):
     assert rows["three_nn"].startswith("native")
     assert rows["nms"] == "torchvision's kernels"
     assert rows["psa_mask"].startswith("reference")
-    mentioned = {kernel for kernels in report._KERNELS_OF_MODULES.values() for kernel in kernels} | set(rows)
-    assert set(backend.KERNELS) <= mentioned
+    assert rows["masked_adam"].startswith("native")
+    assert not {"backend", "build", "mmcv_ext", "polygons", "registration"} & set(rows)
+    assert {kernel.operator for kernel in registration.kernels().values()} <= set(rows)
 
 
 def test_missing_compilers_are_one_sentence(tmp_path, monkeypatch, capsys):

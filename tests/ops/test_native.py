@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from perception.ops import _native, backend
+from perception.ops import backend, registration
 from perception.ops import build as builder
 from perception.ops.ball_query import ball_query
 from perception.ops.box_iou_rotated import box_iou_rotated
@@ -23,17 +23,10 @@ from perception.ops.roi_align_rotated import roi_align_rotated
 from perception.ops.sample_rays import sample_rays
 from perception.ops.three_nn import three_nn
 from perception.ops.trilinear import VoxelCorners, trilinear_gather, trilinear_scatter
+from tests.conftest import REPOSITORY
+from tests.ops.case import KINDS, Case, Sizes
 from tests.ops.definitions import some_rotated_boxes, strided
-from tests.ops.native_cases import (
-    CASES,
-    DIFFERENTIABLE,
-    KINDS,
-    WITH_HALF,
-    Case,
-    Sizes,
-    gradients,
-    outputs,
-)
+from tests.ops.native_cases import CASES, DIFFERENTIABLE, KERNELS, THREADED, WITH_HALF, gradients, outputs
 
 pytestmark = pytest.mark.xdist_group("native")
 TOLERANCES = {torch.float32: dict(rtol=2e-5, atol=2e-6), torch.float64: dict(rtol=1e-10, atol=1e-11)}
@@ -46,7 +39,7 @@ def emulated() -> None:
         pytest.skip("needs a C++ compiler")
     folder = Path(backend._DEFAULT_FOLDER) / "emulated"
     torch.ops.load_library(builder.build_emulated(folder, jobs=2))
-    _native.register("perception_emulated")
+    registration.define_in("perception_emulated")
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -62,6 +55,12 @@ def kernels(request, monkeypatch) -> str:
     return request.param
 
 
+def test_every_kernel_has_a_case_and_a_benchmark():
+    assert {name.partition(",")[0] for name in CASES} == set(KERNELS)
+    timed = {path.stem for path in (REPOSITORY / "benchmarks" / "ops_cases").glob("*.py")}
+    assert {kernel.operator for kernel in KERNELS.values()} == timed - {"__init__"}
+
+
 def reference(function, *args):
     with backend.use("reference"):
         return function(*args)
@@ -75,8 +74,8 @@ def assert_equal(ours, expected, dtype):
 
 
 def make(name: str, kind, kernels: str, dtype=torch.float64) -> Case:
-    if kernels == "cuda" and kind == "large" and name in ("furthest_point_sample", "ms_deform_attn"):
-        kind = "odd"  # each of their threads is one of the host's
+    if kernels == "cuda" and kind == "large" and name in THREADED:
+        kind = "odd"
     return CASES[name](Sizes(kind), dtype)
 
 

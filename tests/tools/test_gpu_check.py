@@ -1,6 +1,9 @@
 """tools/gpu_check.py, as far as a machine without a GPU can run it."""
 
+import os
 import runpy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,6 +18,27 @@ def test_without_a_gpu_it_says_so(run_tool):
     result = run_tool("gpu_check")
     assert result.code == 1
     assert result.err.startswith("No CUDA device")
+
+
+def test_torch_alone_is_enough_for_its_cases():
+    code = f"""
+import sys
+sys.path.append({str(REPOSITORY / "benchmarks")!r})
+for absent in ("torchvision", "mmcv", "mmengine", "mmdet", "hypothesis"):
+    sys.modules[absent] = None
+from tests.ops.native_cases import CASES, KERNELS
+from ops_cases import rows
+names = [name for name, _ in rows(large=False, device="cpu")]
+print(len(CASES) >= len(KERNELS) > 15, len(names) >= len(KERNELS))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.stdout.split() == ["True", "True"], done.stderr
 
 
 def test_its_comparisons_find_no_difference():

@@ -192,10 +192,15 @@ std::tuple<Tensor, Tensor> knn(const Tensor& points, const Tensor& centres, int6
   return {distances, indices};
 }
 
+std::tuple<Tensor, Tensor> three_nn(const Tensor& targets, const Tensor& sources) {
+  return knn(sources, targets, 3);
+}
+
 PERCEPTION_CPU_KERNELS(m) {
   m.impl("furthest_point_sample", furthest_point_sample);
   m.impl("ball_query", ball_query);
   m.impl("knn", knn);
+  m.impl("three_nn", three_nn);
 }
 
 } // namespace
