@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it into a new empty environment and imports every module of it from outside the repository.
+# Builds the wheel, installs it into a new empty environment and imports every module of it from outside the repository;
+# then lets a process that does not import perception use the operators that it provides for mmcv.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repository=$PWD
@@ -14,3 +15,4 @@ uv=("$repository/.venv/bin/python" -m uv)
 git ls-files perception projects > "$place/files"
 cd /
 env -u PYTHONPATH "$place/venv/bin/python" "$repository/.ci/check_wheel.py" "$place/files"
+env -u PYTHONPATH "$place/venv/bin/python" "$repository/.ci/check_operators.py"
