@@ -61,7 +61,7 @@ def equality(device: str = "cuda") -> list[str]:
                     with backend.use("reference"):
                         expected = outputs(case) + (gradients(case) if name in DIFFERENTIABLE else [])
                     for a, b in zip(ours, expected):
-                        torch.testing.assert_close(a, b.to(a.dtype), **TOLERANCES[dtype])
+                        torch.testing.assert_close(a, b.to(a.dtype), **TOLERANCES[dtype], equal_nan=True)
                 except Exception as error:  # anything that one case does must not hide the others
                     problems.append(f"{name}, {kind}, {dtype}: {' '.join(str(error).split())[:300]}")
     print(f"{number} comparisons with the references, {len(problems)} differ.", flush=True)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from perception.ops._dtype import as_float, round_to_dtype
+from perception.ops.backend import native
+from perception.ops.registration import FULL, native_kernel
 
 __all__ = ["nms_match"]
 
@@ -23,6 +25,8 @@ def nms_match(boxes: Tensor, scores: Tensor, iou_threshold: float) -> list[Tenso
     boxes = as_float(boxes.detach())
     threshold = round_to_dtype(iou_threshold, boxes.dtype)
     remaining = torch.sort(scores.detach(), descending=True, stable=True)[1]
+    if native("nms_match", boxes):
+        return _groups(remaining, torch.ops.perception.nms_match(boxes, remaining, threshold))
     x1, y1, x2, y2 = boxes.unbind(1)
     areas = (x2 - x1) * (y2 - y1)
 
@@ -36,3 +40,14 @@ def nms_match(boxes: Tensor, scores: Tensor, iou_threshold: float) -> list[Tenso
         groups.append(torch.cat([best[None], rest[matched]]))
         remaining = rest[~matched]
     return groups
+
+
+def _groups(order: Tensor, leader: Tensor) -> list[Tensor]:
+    """Boxes by rank, one group for each that leads; ``leader`` is the rank of the one that each follows."""
+    sizes = leader.bincount(minlength=len(order))
+    return list(order[leader.argsort(stable=True)].split(sizes[sizes > 0].tolist()))
+
+
+@native_kernel("nms_match(Tensor boxes, Tensor order, float iou_threshold) -> Tensor", types=FULL)
+def _fake(boxes, order, iou_threshold):
+    return torch.empty_like(order)

@@ -4,8 +4,12 @@ import torch
 from torch import Tensor
 
 from perception.ops._dtype import as_float, round_to_dtype
+from perception.ops.backend import native
+from perception.ops.registration import FULL, native_kernel
 
 __all__ = ["soft_nms"]
+
+METHODS = ("naive", "linear", "gaussian")  # in mmcv's order
 
 
 def soft_nms(
@@ -44,16 +48,18 @@ def soft_nms(
     Raises:
         ValueError: if ``method`` is unknown.
     """
-    if method not in ("naive", "linear", "gaussian"):
+    if method not in METHODS:
         raise ValueError(f"method must be 'naive', 'linear' or 'gaussian', got {method!r}")
     boxes = as_float(boxes.detach())
-    dtype = boxes.dtype
+    scores, dtype = scores.detach().to(boxes.dtype), boxes.dtype
+    threshold, lowest = round_to_dtype(iou_threshold, dtype), round_to_dtype(min_score, dtype)
+    if native("soft_nms", boxes, scores):
+        return torch.ops.perception.soft_nms(boxes, scores, threshold, sigma, lowest, METHODS.index(method), offset)
     # Many small dependent steps: the CPU is the right place for them whatever the input's device.
     device, boxes = boxes.device, boxes.cpu()
-    threshold, lowest = round_to_dtype(iou_threshold, dtype), round_to_dtype(min_score, dtype)
     areas = (boxes[:, 2] - boxes[:, 0] + offset) * (boxes[:, 3] - boxes[:, 1] + offset)
     # One column per candidate: x1, y1, x2, y2, score, area.
-    state = torch.cat([boxes.T, scores.detach().to(boxes)[None], areas[None]])
+    state = torch.cat([boxes.T, scores.to(boxes)[None], areas[None]])
     index = torch.arange(len(boxes))
 
     count, taken = len(boxes), 0
@@ -108,3 +114,13 @@ def _fill_gaps_from_end(removed: Tensor) -> Tensor:
     tail = kept + (~removed[kept:]).nonzero().flatten()
     order[gaps] = tail.flip(0)
     return order
+
+
+@native_kernel(
+    "soft_nms(Tensor boxes, Tensor scores, float iou_threshold, float sigma, float min_score, int method, int offset) "
+    "-> (Tensor, Tensor)",
+    types=FULL,
+)
+def _fake(boxes, scores, iou_threshold, sigma, min_score, method, offset):
+    kept = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty(kept, 5), boxes.new_empty(kept, dtype=torch.long)

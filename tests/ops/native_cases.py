@@ -14,8 +14,15 @@ _MODULES = [
     for operator in sorted({kernel.operator for kernel in KERNELS.values()})
 ]
 CASES = {name: make for module in _MODULES for name, make in module.CASES.items()}
+
+
+def _marked(mark: str) -> frozenset[str]:
+    return frozenset(name for module in _MODULES if getattr(module, mark, False) for name in module.CASES)
+
+
 # In whose CUDA kernels threads meet: each of them is one of the host's where these are compiled for it.
-THREADED = frozenset(name for module in _MODULES if getattr(module, "THREADED", False) for name in module.CASES)
+THREADED = _marked("THREADED")
+RAGGED = _marked("RAGGED")  # which return a list, whose length depends on the content of the inputs
 DIFFERENTIABLE = tuple(name for name, make in CASES.items() if make(Sizes("single"), torch.float64).differentiable)
 WITH_HALF = tuple(name for name, kernel in KERNELS.items() if torch.float16 in kernel.types)
 

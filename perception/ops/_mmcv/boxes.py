@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 _MODES = ("iou", "iof")
-_SOFT_NMS_METHODS = ("naive", "linear", "gaussian")
 
 
 @kernel
@@ -52,7 +51,7 @@ def softnms(
     offset: int,
 ) -> Tensor:
     kept, indices = _soft_nms.soft_nms(
-        boxes, scores, iou_threshold, sigma, min_score, _SOFT_NMS_METHODS[method], offset
+        boxes, scores, iou_threshold, sigma, min_score, _soft_nms.METHODS[method], offset
     )
     dets[: len(kept)] = kept
     return indices
