@@ -119,7 +119,6 @@ def test_what_everybody_imports_needs_the_standard_library_only():
         assert ours <= COMMON | ROOTS | {"perception.engine.torchrun"}, module
 
 
-@pytest.mark.xfail(strict=False, reason="the loader of native operators still knows one of them")
 def test_no_modules_import_each_other_in_a_circle():
     graph = {module: {name for name in imports(module) if name in modules()} - {module} for module in modules()}
     try:

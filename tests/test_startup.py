@@ -35,7 +35,8 @@ def site(tmp_path) -> Path:
     (tmp_path / "mmcv" / "__init__.py").touch()
     package = tmp_path / "perception"
     (package / "ops").mkdir(parents=True)
-    (package / "__init__.py").write_bytes((REPOSITORY / "perception" / "__init__.py").read_bytes())
+    for module in (REPOSITORY / "perception").glob("*.py"):
+        (package / module.name).write_bytes(module.read_bytes())
     (package / "ops" / "__init__.py").touch()
     (package / "ops" / "mmcv_ext.py").write_text("def nms(): return 'ours'\n")
     return tmp_path
