@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -90,11 +91,11 @@ def _use(settings: CheckScene) -> SceneUse:
 
 
 def _print(findings: Findings, report: SceneReport) -> None:
-    print("\n".join(report.summary()))
+    print("\n".join(report.summary()), flush=True)
     for warning in findings.warnings:
         print(f"warning: {warning}")
     for error in findings.errors:
-        print(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
     if not findings.errors:
         print("nothing is wrong with the scene" if not findings.warnings else "the scene can be trained on")
 

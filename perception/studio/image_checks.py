@@ -18,6 +18,8 @@ MASK_MODES = ("1", "L", "P", "I", "I;16", "F")  # those that become one channel
 SAMPLED = 12  # images whose borders are looked at
 BORDER = 0.03  # of the shorter side
 SHADE_TOLERANCE = 12  # of 255, by which compressed black or white may be off
+FAINT = 128  # alpha below which a bright colour exceeds it
+FEWEST_FAINT = 50  # pixels that say something about colours and alpha
 BORDER_SHARE = 0.7  # of the border's pixels that show one shade, beyond which it is a background
 
 
@@ -43,6 +45,14 @@ def check_images(outputs: DataparserOutputs, parser: DataParserConfig, need_alph
     if need_alpha:
         findings.error(*(_no_alpha(file) for file in whole if file.mode in MODES and not file.has_alpha))
     _check_sizes(outputs, parser, files, findings)
+    findings.warn(
+        *(
+            f"{file.path} is to be turned when shown (EXIF orientation {file.orientation}); "
+            "its pixels are taken as they are stored"
+            for file in whole
+            if file.orientation != 1
+        )
+    )
     if outputs.mask_filenames is not None:
         _check_masks(outputs.mask_filenames, files, findings)
 
@@ -65,6 +75,8 @@ def _check_sizes(
         fault = f"{file.path} is {file.width} x {file.height} pixels, but its camera {width} x {height}"
         if max(abs(file.width - width), abs(file.height - height)) <= 1:
             fault += _rounding_hint(parser)
+        elif (file.height, file.width) == (width, height) and file.orientation != 1:
+            fault += f": it is stored turned (EXIF orientation {file.orientation}): save it upright"
         faults.append(fault)
     findings.error(*faults)
 
@@ -102,21 +114,30 @@ def _check_masks(paths: Sequence[Path], images: Sequence[ImageFile], findings: F
             findings.warn(*(f"the mask {path} excludes every pixel" for path in empty))
 
 
-def check_background(outputs: DataparserOutputs, background: Tensor, remedy: str, findings: Findings) -> None:
-    """Note opaque images whose borders are black where what is behind the scene is white, or the other way round.
+def check_colours(outputs: DataparserOutputs, background: Tensor, remedy: str, findings: Findings) -> None:
+    """Note opaque images whose borders are black where what is behind the scene is white, or the other way round, and
+    transparent ones whose colours seem to be multiplied with alpha.
 
     Args:
         outputs: a split whose images are whole.
         background: colour (3,) that rays show which meet nothing.
-        remedy: ends the sentence.
-        findings: the warning is added to it.
+        remedy: ends the sentence about the background; ``{0}`` in it is the name of a colour.
+        findings: warnings are added to it.
     """
-    shade = float(background.mean())
-    if shade not in (0.0, 1.0):
-        return
     chosen = np.unique(np.linspace(0, len(outputs.image_filenames) - 1, SAMPLED).astype(int))
-    borders = [_border(outputs, index) for index in chosen]
-    pixels = np.concatenate([border for border in borders if border is not None] or [np.empty((0, 3))])
+    images = [_pixels(outputs.image_filenames[index]) for index in chosen]
+    borders = [
+        image[_border(image.shape[:2], outputs, index)][:, :3]
+        for image, index in zip(images, chosen)
+        if (image[..., 3] == 255).all()
+    ]
+    if borders and float(background.mean()) in (0.0, 1.0):
+        _check_borders(np.concatenate(borders), float(background.mean()), remedy, findings)
+    _check_multiplied(np.concatenate([image.reshape(-1, 4) for image in images]), findings)
+
+
+def _check_borders(pixels: np.ndarray, shade: float, remedy: str, findings: Findings) -> None:
+    """Look at border pixels (P, 3); ``shade`` of what is behind the scene is 0 or 1."""
     if not len(pixels):
         return
     other = "black" if shade else "white"
@@ -128,17 +149,29 @@ def check_background(outputs: DataparserOutputs, background: Tensor, remedy: str
         )
 
 
-def _border(outputs: DataparserOutputs, index: int) -> np.ndarray | None:
-    """The border pixels (P, 3) of an image that no mask excludes; ``None`` where it is transparent somewhere."""
-    with Image.open(outputs.image_filenames[index]) as image:
-        pixels = np.asarray(image.convert("RGBA"))
-    if (pixels[..., 3] < 255).any():
-        return None
-    height, width = pixels.shape[:2]
-    thick = max(1, round(BORDER * min(height, width)))
-    chosen = np.ones((height, width), dtype=bool)
+def _check_multiplied(pixels: np.ndarray, findings: Findings) -> None:
+    """Look at pixels (P, 4): in images that are multiplied with alpha no colour exceeds it."""
+    highest, alpha = pixels[:, :3].max(-1), pixels[:, 3]
+    faint = (alpha > 0) & (alpha < FAINT)
+    solid_and_bright = (alpha == 255) & (highest > FAINT)
+    if faint.sum() >= FEWEST_FAINT and solid_and_bright.sum() >= FEWEST_FAINT and (highest <= alpha)[faint].all():
+        findings.warn(
+            "the colours of half-transparent pixels look multiplied with alpha: they will be again, which makes edges "
+            "dark; save images with straight alpha"
+        )
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGBA"))
+
+
+def _border(size: tuple[int, int], outputs: DataparserOutputs, index: int) -> np.ndarray:
+    """Which pixels (H, W) are at the border of an image and not excluded by a mask."""
+    thick = max(1, round(BORDER * min(size)))
+    chosen = np.ones(size, dtype=bool)
     chosen[thick:-thick, thick:-thick] = False
     if outputs.mask_filenames is not None:
         with Image.open(outputs.mask_filenames[index]) as mask:
             chosen &= np.asarray(mask).astype(bool)
-    return pixels[chosen][:, :3]
+    return chosen

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from perception.datasets.images import UnreadableImageError, open_image
+from perception.datasets.images import UnreadableImageError, open_image, orientation_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 THREADS = 8
@@ -29,6 +29,8 @@ class ImageFile:
     height: int = 0
     mode: str = ""
     has_alpha: bool = False
+    orientation: int = 1
+    """EXIF's, 1 to 8, of JPEG files. Pixels are taken as they are stored, to which poses and sizes refer."""
 
 
 def look_at(path: Path) -> ImageFile:
@@ -52,6 +54,7 @@ def _look_at(path: Path, size: int, changed: int) -> ImageFile:
             if image.format == "PNG":
                 image.verify()
             elif image.format in ("JPEG", "MPO"):
+                known = replace(known, orientation=orientation_of(image))
                 if b"\xff\xd9" not in _tail(path):
                     raise UnreadableImageError("the file is cut off")
             else:

@@ -20,7 +20,7 @@ from perception.studio.camera_checks import (
 )
 from perception.studio.depth_range import DepthRange, depths_of_common_point, find_depth_range, spread
 from perception.studio.findings import Findings
-from perception.studio.image_checks import check_background, check_images
+from perception.studio.image_checks import check_colours, check_images
 from perception.studio.parsers import SceneReader
 
 
@@ -122,7 +122,7 @@ def check_scene(
     if use.bounds_rays and not findings.errors:
         check_depth_range(train.cameras, report.depth_range, findings)
     if read_images:
-        check_background(train, background, _background_remedy(config), findings)
+        check_colours(train, background, _background_remedy(config), findings)
     return report
 
 

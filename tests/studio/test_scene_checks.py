@@ -316,6 +316,45 @@ def test_opaque_images_on_another_background(copy, colour, other):
     assert not look(folder, NerfstudioDataParserConfig(), background=backgrounds[colour]).findings.warnings
 
 
+def test_colours_that_were_multiplied_with_alpha_are_remarked_on(copy):
+    folder = copy("nerfstudio")
+    for path in (folder / "images").iterdir():
+        pixels = np.asarray(Image.open(path)).astype(float)
+        pixels[..., 3] = np.minimum(pixels[..., 3], np.linspace(20, 500, 20)[:, None])  # edges alone are few pixels
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    assert not look(folder, NerfstudioDataParserConfig()).findings.warnings
+    for path in (folder / "images").iterdir():
+        pixels = np.asarray(Image.open(path)).astype(float)
+        pixels[..., :3] *= pixels[..., 3:] / 255
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    assert "multiplied with alpha" in look(folder, NerfstudioDataParserConfig()).findings.warnings[0]
+
+
+def test_turned_photographs(copy):
+    folder = copy("nerfstudio")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    names = [path.name for path in sorted((folder / "images").iterdir())]
+    for name in names:
+        Image.open(folder / "images" / name).convert("RGB").save(folder / f"images/{name}.jpg", exif=exif)
+
+    def change(content):
+        for frame in content["frames"]:
+            frame["file_path"] += ".jpg"
+        for key in ("train_filenames", "val_filenames", "test_filenames"):
+            content[key] = [f"{name}.jpg" for name in content[key]]
+
+    edit(folder / "transforms.json", change)
+    report = look(folder, NerfstudioDataParserConfig())
+    assert not report.findings.errors
+    assert "is to be turned when shown (EXIF orientation 6)" in report.findings.warnings[0]
+    for name in names:
+        Image.new("RGB", (20, 30)).save(folder / f"images/{name}.jpg", exif=exif)
+    edit(folder / "transforms.json", lambda c: c.update(w=30))
+    message = look(folder, NerfstudioDataParserConfig()).findings.errors[0]
+    assert "20 x 30 pixels, but its camera 30 x 20: it is stored turned (EXIF orientation 6)" in message
+
+
 def test_views_in_two_splits_are_remarked_on(copy):
     folder = copy("nerfstudio")
     edit(folder / "transforms.json", lambda c: c.update(test_filenames=c["train_filenames"][:2]))
@@ -347,11 +386,11 @@ def test_command(copy, capsys):
         assert min(picture.size) > 500
     cut(folder / "test/r_000.png")
     assert check(settings) == 1
-    assert "error: cannot read" in capsys.readouterr().out
+    assert "error: cannot read" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"no method 'x'; known are .*vqrf"):
         check(CheckScene(data=folder, method="x"))
     assert check(CheckScene(data=folder / "train", out=settings.out)) == 1
-    assert "error: " + str(folder / "train") + " has no transforms_train.json" in capsys.readouterr().out
+    assert "error: " + str(folder / "train") + " has no transforms_train.json" in capsys.readouterr().err
     with pytest.raises(UserError, match="no scene at"):
         check(CheckScene(data=folder / "nowhere"))
 
