@@ -18,10 +18,9 @@ from perception.studio.errors import SceneError
 from perception.studio.findings import counted
 from perception.studio.image_files import ImageFile, find_image, look_at_all
 from perception.studio.intrinsics import Intrinsics, fit_size, make_cameras, stated_intrinsics
-from perception.studio.transforms import read_transforms
+from perception.studio.transforms import OTHER_SPLIT, read_transforms
 
 HALF_BOX = 1.5  # of the scene box, as in nerfstudio's parser
-OTHER_SPLIT = {"val": "test", "test": "val"}
 
 
 class StatedBlender(Blender):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
 
+from perception.studio.coordinates import fit_single_precision
 from perception.studio.depth_range import (
     DepthRange,
     camera_axes,
@@ -21,6 +24,7 @@ from perception.studio.findings import Findings, counted
 from perception.studio.transforms import check_pose
 
 MIN_SHARE_FACING = 0.9  # of the cameras that must look towards the common point of an inward-facing scene
+SQUARE_TOLERANCE = 0.1  # of the logarithm of the focal lengths' ratio
 MIN_SHARE_INSIDE = 0.5  # of the cameras whose near and far must enclose what they look at
 ADVICE = "this method needs a bounded scene that the cameras surround (an object, or images masked to one)"
 
@@ -29,7 +33,7 @@ def check_cameras(cameras: Cameras, names: Sequence[Path]) -> None:
     """Raise unless all cameras have finite rigid poses and positive focal lengths, one for each image.
 
     Raises:
-        SceneError: one has not.
+        SceneError: one has not, or they are too far from the origin.
     """
     count = len(cameras.camera_to_worlds.reshape(-1, *cameras.camera_to_worlds.shape[-2:]))
     if not len(names):
@@ -48,6 +52,12 @@ def check_cameras(cameras: Cameras, names: Sequence[Path]) -> None:
             faults.append(f"{name} has a focal length of {[float(fx), float(fy)]} pixels; it must be positive")
     if faults:
         raise SceneError(counted(faults))
+    positions = camera_axes(cameras)[0].numpy()
+    if not fit_single_precision(positions):
+        raise SceneError(
+            f"the cameras stand around {np.round(positions.mean(0)).tolist()}, where single precision cannot tell them "
+            "apart: subtract that from all positions"
+        )
 
 
 def check_inward_facing(cameras: Cameras) -> None:
@@ -104,8 +114,8 @@ def check_depth_range(cameras: Cameras, depths: DepthRange, findings: Findings) 
         findings.warn(sentence)
 
 
-def check_principal_points(cameras: Cameras, names: Sequence[Path], findings: Findings) -> None:
-    """Note principal points outside their images."""
+def check_projections(cameras: Cameras, names: Sequence[Path], findings: Findings) -> None:
+    """Note principal points outside their images, and pixels that are far from square."""
     places = ((cameras.cx, cameras.width), (cameras.cy, cameras.height))
     outside = torch.stack([(place < 0) | (place > side) for place, side in places]).any(0).reshape(-1)
     findings.warn(
@@ -113,5 +123,13 @@ def check_principal_points(cameras: Cameras, names: Sequence[Path], findings: Fi
             f"{name} has its principal point at ({float(cx):g}, {float(cy):g}), outside the image"
             for name, cx, cy, is_outside in zip(names, cameras.cx.reshape(-1), cameras.cy.reshape(-1), outside)
             if bool(is_outside)
+        )
+    )
+    findings.warn(
+        *(
+            f"{name} has the focal lengths {float(fx):.5g} and {float(fy):.5g} pixels, as if pixels were not square; "
+            "Blender's angle_y, for one, is not the angle of the image"
+            for name, fx, fy in zip(names, cameras.fx.reshape(-1), cameras.fy.reshape(-1))
+            if abs(math.log(float(fx) / float(fy))) > SQUARE_TOLERANCE
         )
     )

@@ -15,9 +15,7 @@ def far_centre(positions: np.ndarray) -> np.ndarray | None:
     Returns:
         Whole numbers (3,) near the mean position; ``None`` where single precision holds the positions as they are.
     """
-    extent = float(np.ptp(positions, axis=0).max()) if len(positions) else 0.0
-    step = float(np.spacing(np.float32(np.abs(positions).max(initial=0))))
-    if extent == 0 or extent > LEAST_STEPS * step:
+    if fit_single_precision(positions):
         return None
     centre = np.round(positions.mean(0))
     CONSOLE.log(
@@ -25,3 +23,10 @@ def far_centre(positions: np.ndarray) -> np.ndarray | None:
         f"{(-centre).tolist()}, which dataparser_transforms.json records"
     )
     return centre
+
+
+def fit_single_precision(positions: np.ndarray) -> bool:
+    """Whether single precision tells camera positions (N, 3) well apart; of one place there is nothing to tell."""
+    extent = float(np.ptp(positions, axis=0).max()) if len(positions) else 0.0
+    step = float(np.spacing(np.float32(np.abs(positions).max(initial=0))))
+    return extent == 0 or extent > LEAST_STEPS * step

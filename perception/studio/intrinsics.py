@@ -40,8 +40,9 @@ def stated_intrinsics(
 
     A frame's statement goes before one for the whole scene. Focal lengths come from `fl_x` and `fl_y` (pixels),
     `camera_angle_x` and `camera_angle_y` (radians), or `x_fov` and `y_fov` (degrees); the vertical one is the
-    horizontal one where it is not stated; the principal point is the centre where it is not. All of them belong to
-    an image of `w` x `h` pixels: an image of the same shape and another size gets scaled ones.
+    horizontal one where it is not stated, and `fl_y` goes before `camera_angle_y`. The principal point is the centre
+    where it is not stated. All of them belong to an image of `w` x `h` pixels: an image of the same shape and another
+    size gets scaled ones.
 
     Args:
         meta: the file's content.
@@ -163,6 +164,8 @@ def _focal(
             found[keys[1]] = float(0.5 * side / np.tan(0.5 * float(radians)))
         if degrees is not None:
             found[keys[2]] = float(0.5 * side / np.tan(0.5 * np.deg2rad(degrees)))
+    if keys[0] == "fl_y" and pixels is not None:
+        return found[keys[0]]  # Blender's `angle_y` is the sensor's, whatever the image's shape
     if found and max(found.values()) > (1 + FOCAL_TOLERANCE) * min(found.values()):
         said = " and ".join(f"{value:.6g} by {key}" for key, value in found.items())
         raise SceneError(f"{where} states two focal lengths, {said}: remove the wrong one")

@@ -22,11 +22,10 @@ from perception.studio.coordinates import far_centre
 from perception.studio.errors import SceneError
 from perception.studio.findings import counted
 from perception.studio.intrinsics import DISTORTION, stated_intrinsics
-from perception.studio.transforms import check_names, read_transforms
+from perception.studio.transforms import OTHER_SPLIT, check_names, read_transforms
 
 SHAPE = ("fl_x", "fl_y", "cx", "cy", "w", "h")
 SPLITS = ("train", "val", "test")
-OTHER_SPLIT = {"val": "test", "test": "val"}
 # What nerfstudio takes as the transform from COLMAP's frame where a processed COLMAP scene does not state it.
 COLMAP_TRANSFORM = [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0]]
 

@@ -20,10 +20,9 @@ from perception.studio.findings import counted
 from perception.studio.image_files import look_at_all
 from perception.studio.intrinsics import fit_size
 from perception.studio.nsvf_intrinsics import StatedIntrinsics, read_intrinsics, read_numbers
-from perception.studio.transforms import check_folder, check_pose
+from perception.studio.transforms import OTHER_SPLIT, check_folder, check_pose
 
 SPLIT_PREFIXES = {"train": "0_", "val": "1_", "test": "2_"}
-OTHER_SPLIT = {"val": "test", "test": "val"}
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 

@@ -106,7 +106,9 @@ def as_batch(cameras: Cameras) -> Cameras:
 
 
 def known_layout(folder: Path) -> str | None:
-    """The data parser (with options) whose files lie in ``folder``."""
+    """The data parser (with options) whose files lie in ``folder``, or that reads it if it is a file."""
+    if folder.suffix == ".json":
+        return "nerfstudio-data"
     for parser, names in LAYOUTS.items():
         if all((folder / name).exists() for name in names):
             return parser
@@ -125,14 +127,14 @@ def check_layout(config: DataParserConfig) -> None:
     if isinstance(config, ColmapDataParserConfig):
         own = (config.colmap_path,)
     missing = [name for name in own if not (folder / name).exists()]
-    if folder.is_dir() and missing and (hint := layout_hint(config)):
+    if missing and (hint := layout_hint(config)):
         raise SceneError(f"{folder} has no {missing[0]}{hint}")
 
 
 def layout_hint(config: DataParserConfig) -> str:
     """Which other parser reads the folder, to be added to a sentence; empty where it is the one in use."""
     layout, used = known_layout(Path(config.data)), CONFIGS.get(type(config))
-    if layout is None or layout.split()[0] == used:
+    if layout is None or layout.split()[0] == used or {layout, used} == {"nerfstudio-data", "instant-ngp-data"}:
         return ""
     return f": add `{layout}` at the end of the command to read it"
 

@@ -16,7 +16,7 @@ from perception.studio.camera_checks import (
     check_cameras,
     check_depth_range,
     check_inward_facing,
-    check_principal_points,
+    check_projections,
 )
 from perception.studio.depth_range import DepthRange, depths_of_common_point, find_depth_range, spread
 from perception.studio.findings import Findings
@@ -108,7 +108,7 @@ def check_scene(
         with findings.collecting():
             outputs = report.splits[split] = reader.get_dataparser_outputs(split)
             check_cameras(outputs.cameras, outputs.image_filenames)
-            check_principal_points(outputs.cameras, outputs.image_filenames, findings)
+            check_projections(outputs.cameras, outputs.image_filenames, findings)
             if read_images:
                 check_images(outputs, config, need_alpha, findings)
     _check_leaks(report)

@@ -32,6 +32,7 @@ def test_everything_stated_is_used():
     assert made[:6] == (90, 85, 31.5, 29, 80, 60)
     assert made.distortion == pytest.approx((0.1, 0, 0, 0, 0, -0.02))
     assert intrinsics({"camera_angle_x": ANGLE, "camera_angle_y": ANGLE}).fy == pytest.approx(60)
+    assert intrinsics({**stated, "camera_angle_y": ANGLE / 2}).fy == 85  # as Blender gives it, of the sensor
     assert intrinsics({"x_fov": math.degrees(ANGLE)}).fx == pytest.approx(80)
     assert intrinsics({"fl_x": 70, "camera_model": "OPENCV_FISHEYE"}).camera_type is CameraType.FISHEYE
 

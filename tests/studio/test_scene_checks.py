@@ -17,6 +17,7 @@ from PIL import Image
 
 from perception.datasets.synthetic import radiance
 from perception.engine.errors import UserError
+from perception.studio.camera_checks import check_cameras
 from perception.studio.check_scene import CheckScene, check
 from perception.studio.depth_range import common_point, find_depth_range
 from perception.studio.errors import SceneError
@@ -373,6 +374,29 @@ def test_cameras_with_opencv_axes_are_recognised(copy):
     assert "the poses may have OpenCV axes" in look(folder).findings.errors[0]
     edit(folder / "transforms_train.json", lambda c: [move(f["transform_matrix"], 0.0) for f in c["frames"]])
     assert "all stand at one place" in look(folder).findings.errors[0]
+
+
+def test_odd_projections_are_remarked_on(copy):
+    folder = copy("blender")
+    edit(folder / "transforms_train.json", lambda c: c.update(camera_angle_y=0.4, cx=25.0))
+    report = look(folder)
+    assert not report.findings.errors
+    first, second = report.findings.warnings
+    assert "principal point at (25, 10), outside the image (and 5 more of this kind)" in first
+    assert "focal lengths 27.778 and 49.332 pixels, as if pixels were not square" in second
+
+
+def test_a_file_names_its_parser(scenes):
+    with pytest.raises(SceneError, match="add `nerfstudio-data` at the end"):
+        look(scenes / "nerfstudio" / "transforms.json")
+
+
+def test_places_that_single_precision_cannot_tell_apart(scenes):
+    config = NerfstudioDataParserConfig(data=scenes / "nerfstudio")
+    outputs = read_by(config).setup().get_dataparser_outputs("train")
+    outputs.cameras.camera_to_worlds[:, :, 3] += torch.tensor([5e5, 5e6, 0.0])
+    with pytest.raises(SceneError, match=r"around \[500000\.0, 5000000\.0, -?0\.0\], where single precision"):
+        check_cameras(outputs.cameras, outputs.image_filenames)
 
 
 def test_command(copy, capsys):
