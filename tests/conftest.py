@@ -18,6 +18,38 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY / "tools"))  # where tools find `_environment` when a test runs them in its own process
 
 
+# Modules all of whose tests are slow: they train, start processes that import mmdet, build stock models, or import
+# nerfstudio. `make test-fast` does not even import them.
+SLOW_MODULES = (
+    "studio/*.py",
+    "inference/*.py",
+    "inference/images/*.py",
+    "tools/*.py",
+    "ops/test_stock_*.py",
+    "projects/*/test_training.py",
+    "projects/*/test_recipes.py",
+    "projects/*/test_detector.py",
+    "projects/*/test_adapters.py",
+    "projects/vqrf/test_method.py",
+)
+
+
+def _is_slow(path: Path) -> bool:
+    return any(path.match(f"tests/{pattern}") for pattern in SLOW_MODULES)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves slow modules out of `-m "not slow"`, without importing them."""
+    return True if config.option.markexpr == "not slow" and _is_slow(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of slow modules."""
+    for item in items:
+        if _is_slow(item.path):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _seeded_single_thread():
     """Every test starts from the same seed, and two workers never fight over the cores."""

@@ -176,6 +176,7 @@ def test_tools_understand_their_commands(monkeypatch):
         assert config == "CONFIG" or Path(config).is_file(), command
 
 
+@pytest.mark.slow
 def test_nerfstudio_understands_its_commands():
     import tyro
     from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
