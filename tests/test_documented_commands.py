@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from perception.inference.kinds import kind_of_file
 from perception.ops import build
 from tests.conftest import REPOSITORY
 
@@ -62,13 +63,13 @@ RUN_BY = {
     ),
     "python tools/infer.py configs/rank_detr.py": "tests/tools/test_demo.py::test_the_demo",
     "python tools/infer.py configs/demo/freqfusion.py": (
-        "tests/inference/test_tiled.py::test_label_maps_are_those_of_mmseg"
+        "tests/inference/images/test_tiled.py::test_label_maps_are_those_of_mmseg"
     ),
     "python tools/infer.py configs/arc.py": (
-        "tests/inference/test_tiled.py::test_objects_of_a_large_image_are_found_once"
+        "tests/inference/images/test_tiled.py::test_objects_of_a_large_image_are_found_once"
     ),
     "python tools/infer.py configs/freqfusion.py": (
-        "tests/inference/test_tiled.py::test_label_maps_of_tiles_join_without_a_seam"
+        "tests/inference/images/test_tiled.py::test_label_maps_of_tiles_join_without_a_seam"
     ),
     "python tools/convert_checkpoint.py rank_detr": "tests/tools/test_tools.py::test_convert_checkpoint",
     "python tools/convert_checkpoint.py arc": (
@@ -163,16 +164,19 @@ def test_reasons_belong_to_commands():
 def test_tools_understand_their_commands(monkeypatch):
     """The options exist, and so does the config; gpu_check parses its own in its `main`."""
     monkeypatch.chdir(REPOSITORY)
-    parsers = {}
-    for command in {command for _, command in ALL if command.startswith("python tools/")}:
-        words = shlex.split(command)[1:]
-        if words[0] not in parsers:
-            parsers[words[0]] = runpy.run_path(words[0]).get("parse_args")
-        if parsers[words[0]] is None:
-            assert words[0] == "tools/gpu_check.py"
+    tools = {}
+    for command in {command for _, command in ALL if command.startswith("python tools/") and "--help" not in command}:
+        name, *arguments = shlex.split(command)[1:]
+        if name not in tools:
+            tools[name] = runpy.run_path(name)
+        monkeypatch.setattr("sys.argv", [name, *arguments])
+        if "make_parser" in tools[name]:  # infer: the config decides which options there are
+            args = tools[name]["make_parser"](kind_of_file(arguments[0])).parse_args()
+        elif name == "tools/gpu_check.py":
             continue
-        monkeypatch.setattr("sys.argv", words)
-        config = getattr(parsers[words[0]](), "config", "CONFIG")
+        else:
+            args = tools[name]["parse_args"]()
+        config = getattr(args, "config", "CONFIG")
         assert config == "CONFIG" or Path(config).is_file(), command
 
 

@@ -1,8 +1,6 @@
 """The command lines: help, one-sentence errors, and what they write."""
 
 import pickle
-import runpy
-import shlex
 
 import pytest
 import torch
@@ -160,18 +158,6 @@ def test_infer_checks_its_tiles(run_tool, checkpoint, tmp_path):
     done = run_tool("infer", *arguments, "--tile", 100, "--merge-iou", 50)
     assert done.code == 2
     assert "50.0 is not between 0 and 1" in done.err
-
-
-def test_commands_of_the_pages_are_understood():
-    """Every `tools/infer.py` line of the README files and docs: its options exist, and so does its config."""
-    parse_args = runpy.run_path(str(REPOSITORY / "tools/infer.py"))["parse_args"]
-    pages = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("projects/*/README.md")]
-    lines = [line.strip() for page in pages for line in page.read_text().splitlines()]
-    commands = [line for line in lines if line.startswith("python tools/infer.py") and not line.endswith("\\")]
-    assert len(commands) >= 4
-    for command in commands:
-        args = parse_args(shlex.split(command, comments=True)[2:])
-        assert args.config == "CONFIG" or (REPOSITORY / args.config).is_file(), command
 
 
 def test_convert_checkpoint(run_tool, checkpoint, tmp_path):
