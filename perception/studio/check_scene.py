@@ -61,8 +61,7 @@ def check(settings: CheckScene) -> int:
     """
     use = _use(settings)
     reader = read_by(replace(settings.dataparser, data=settings.data)).setup()
-    colour = getattr(settings.dataparser, "alpha_color", None) or settings.background
-    background = torch.full((3,), float(colour == "white"))
+    background = torch.full((3,), float(settings.background == "white"))
     splits = ("train", "val", "test")
     report = check_scene(reader, splits, use, background=background, allow_opaque=settings.allow_opaque)
     _print(report.findings, report)

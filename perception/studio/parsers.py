@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +60,8 @@ class SceneReader(DataParser):
         super().__init__(config)
         kind = STATED.get(type(config)) or type(config)()._target
         check_layout(config)
-        self.parser = kind(config)
+        with _one_sentence(config):
+            self.parser = kind(config)
         self.includes_time = self.parser.includes_time
         self._read: dict[str, DataparserOutputs] = {}
 
@@ -82,13 +85,8 @@ class SceneReader(DataParser):
         return self._read[split]
 
     def _outputs(self, split: str, **kwargs) -> DataparserOutputs:
-        try:
+        with _one_sentence(self.config):
             outputs = self.parser.get_dataparser_outputs(split=split, **kwargs)
-        except SceneError:
-            raise
-        # A parser takes what files hold for granted: what else they hold ends it in any way at all.
-        except (Exception, SystemExit) as error:
-            raise SceneError(unreadable(self.config, split, error)) from error
         if not len(outputs.image_filenames):
             raise SceneError(_empty(self.config, split))
         outputs.cameras = as_batch(outputs.cameras)
@@ -139,7 +137,18 @@ def layout_hint(config: DataParserConfig) -> str:
     return f": add `{layout}` at the end of the command to read it"
 
 
-def unreadable(config: DataParserConfig, split: str, error: BaseException) -> str:
+@contextmanager
+def _one_sentence(config: DataParserConfig) -> Iterator[None]:
+    try:
+        yield
+    except SceneError:
+        raise
+    # A parser takes what files hold for granted: what else they hold ends it in any way at all.
+    except (Exception, SystemExit) as error:
+        raise SceneError(unreadable(config, error)) from error
+
+
+def unreadable(config: DataParserConfig, error: BaseException) -> str:
     """The sentence for what a data parser failed with."""
     name = CONFIGS.get(type(config), type(config).__name__.removesuffix("Config"))
     if isinstance(error, EOFError):
@@ -150,7 +159,7 @@ def unreadable(config: DataParserConfig, split: str, error: BaseException) -> st
         reason = "it gave up"
     else:
         reason = " ".join(str(error).split()) or type(error).__name__
-    return f"cannot read the {split} split of {config.data} with {name}: {reason}{layout_hint(config)}"
+    return f"cannot read {config.data} with {name}: {reason}{layout_hint(config)}"
 
 
 def _empty(config: DataParserConfig, split: str) -> str:

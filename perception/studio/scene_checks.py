@@ -96,7 +96,7 @@ def check_scene(
         reader: of the scene.
         splits: that the run reads, ``"train"`` first; those of ``use`` are added.
         use: what the method asks.
-        background: colour (3,) that rays show which meet nothing.
+        background: colour (3,) that rays show which meet nothing, where the data parser names none.
         allow_opaque: accept images without alpha in Blender layout.
         read_images: whether the run reads images at all; otherwise cameras alone are looked at.
     """
@@ -122,7 +122,8 @@ def check_scene(
     if use.bounds_rays and not findings.errors:
         check_depth_range(train.cameras, report.depth_range, findings)
     if read_images:
-        check_colours(train, background, _background_remedy(config), findings)
+        shown = background if train.alpha_color is None else train.alpha_color
+        check_colours(train, shown, _background_remedy(config), findings)
     return report
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -201,11 +202,11 @@ COLMAP_FAULTS = {
         {},
         r"no COLMAP model at .*: add --colmap-path sparse/0 after `colmap`",
     ),
-    "camera model": (fisheye, {}, "cannot read the train split of .* with colmap: FULL_OPENCV"),
+    "camera model": (fisheye, {}, "cannot read .* with colmap: FULL_OPENCV"),
     "cut model": (
         lambda s: (s / "colmap/sparse/0/images.txt").write_text("1 0.5 0.5\n"),
         {},
-        "cannot read the train split of .* with colmap",
+        "cannot read .* with colmap",
     ),
     "image": (lambda s: (s / "images/val_000.png").unlink(), {}, r"no image .*val_000\.png"),
     "split": (lambda s: None, {"eval_mode": "filename"}, "frame should contain train/eval"),
@@ -242,7 +243,7 @@ def test_rounding_of_smaller_images_is_named(copy):
 def test_what_any_parser_fails_with_is_one_sentence(copy):
     folder = copy("blender")
     (folder / "train.npz").write_bytes(b"no archive")
-    with pytest.raises(SceneError, match=r"cannot read the train split of .* with MinimalDataParser: "):
+    with pytest.raises(SceneError, match=r"cannot read .* with MinimalDataParser: "):
         look(folder, MinimalDataParserConfig()).findings.raise_errors()
 
 
@@ -354,6 +355,20 @@ def test_turned_photographs(copy):
     edit(folder / "transforms.json", lambda c: c.update(w=30))
     message = look(folder, NerfstudioDataParserConfig()).findings.errors[0]
     assert "20 x 30 pixels, but its camera 30 x 20: it is stored turned (EXIF orientation 6)" in message
+
+
+def test_the_background_of_the_parser_counts(copy):
+    folder = copy("blender")
+    for path in (folder / "train").iterdir():
+        image = Image.open(path)
+        ground = Image.new("RGBA", image.size, "black")
+        ground.alpha_composite(image)
+        ground.convert("RGB").save(path)
+    look_opaque = partial(look, folder, use=SceneUse(), allow_opaque=True)
+    assert "add --alpha-color black after the data parser's name" in look_opaque().findings.warnings[0]
+    assert not look_opaque(BlenderDataParserConfig(alpha_color="black")).findings.warnings
+    with pytest.raises(SceneError, match=r"with blender-data: nocolour is not a valid preset color"):
+        look_opaque(BlenderDataParserConfig(alpha_color="nocolour"))
 
 
 def test_views_in_two_splits_are_remarked_on(copy):
