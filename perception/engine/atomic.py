@@ -8,19 +8,58 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from .errors import UserError
+
+
+class OutputError(UserError, OSError):
+    """A file or folder cannot be written; the message is one sentence that says why."""
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Opens a hidden temporary neighbour of `path` for writing and renames it to `path` once all is written.
 
     The temporary name is the same every time: what a killed run left behind is overwritten by the next.
+
+    Raises:
+        OutputError: there is no room, no permission, no such folder, or `path` is something else than a file.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'not an ordinary file'}")
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        _remove(temporary)
+        if error.filename in (None, str(temporary)) and error.strerror:  # not of a file that is read meanwhile
+            raise OutputError(f"cannot write {path}: {error.strerror}") from error
         raise
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def output_folder(path: str | Path) -> Path:
+    """Make a folder for results, with its parents, unless it is there.
+
+    Raises:
+        OutputError: something else has its name, or it may not be made.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        taken = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
+        reason = f"{taken} is a file, not a folder" if taken else (error.strerror or str(error))
+        raise OutputError(f"cannot write into {path}: {reason}") from error
+    return path
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # it was never made: its folder is a file, or may not be read
+        return

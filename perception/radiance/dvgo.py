@@ -110,6 +110,7 @@ class DirectVoxGO(nn.Module):
         near: float,
         bg: float | Tensor = 1.0,
         stepsize: float = 0.5,
+        bounds: tuple[Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Render rays.
 
@@ -119,6 +120,7 @@ class DirectVoxGO(nn.Module):
             near: smallest ray parameter, in units of ``|rays_d|``. A ray ends where it leaves the box.
             bg: background colour in [0, 1]: one number or (3,).
             stepsize: distance between samples in voxels.
+            bounds: (N,) smallest and largest distance from the origin, in world units; other samples are left out.
 
         Returns:
             Per ray: ``rgb_marched`` (N, 3) in [0, 1]; ``alphainv_last`` (N,) light from the background; ``depth`` (N,)
@@ -128,7 +130,7 @@ class DirectVoxGO(nn.Module):
                 ``step_id``.
         """
         num_rays = len(rays_o)
-        samples, corners, density, alpha = self._opaque_samples(rays_o, rays_d, near, stepsize)
+        samples, corners, density, alpha = self._opaque_samples(rays_o, rays_d, near, stepsize, bounds)
         weights, alphainv_last = alphas_to_weights(alpha, samples.ray_id, num_rays)
         # A test by index keeps the gradient of what is dropped at zero, as a test by multiplication would not.
         keep = (weights > self.fast_color_thres).nonzero()[:, 0]
@@ -167,18 +169,28 @@ class DirectVoxGO(nn.Module):
         box = (self.xyz_min, self.xyz_max)
         if bool(self.mask_cache.mask.all()):
             samples = sample_rays(rays_o, rays_d, *box, near=near, stepdist=stepdist)
-            keep = self.mask_cache(samples.points)
-            return RaySamples(samples.points[keep], samples.ray_id[keep], samples.step_id[keep], samples.t_min)
+            return samples.select(self.mask_cache(samples.points))
         return sample_occupied(rays_o, rays_d, *box, self.mask_cache, near=near, stepdist=stepdist)
 
-    def _opaque_samples(self, rays_o: Tensor, rays_d: Tensor, near: float, stepsize: float):
+    def _opaque_samples(
+        self,
+        rays_o: Tensor,
+        rays_d: Tensor,
+        near: float,
+        stepsize: float,
+        bounds: tuple[Tensor, Tensor] | None = None,
+    ):
         samples = self.sample_ray(rays_o, rays_d, near=near, stepsize=stepsize)
+        if bounds is not None:
+            entry = samples.t_min * rays_d.norm(dim=-1)
+            distance = entry[samples.ray_id] + samples.step_id * float(stepsize * self.voxel_size)
+            low, high = (bound[samples.ray_id] for bound in bounds)
+            samples = samples.select((distance >= low) & (distance <= high))
         corners = self.density.corners(samples.points)
         density = self.density.at(corners)[:, 0]
         alpha = self.activate(density, interval=stepsize * float(self.voxel_size_ratio))
         keep = (alpha > self.fast_color_thres).nonzero()[:, 0]
-        samples = RaySamples(samples.points[keep], samples.ray_id[keep], samples.step_id[keep], samples.t_min)
-        return samples, corners[keep], density[keep], alpha[keep]
+        return samples.select(keep), corners[keep], density[keep], alpha[keep]
 
     @torch.no_grad()
     def ray_weights(self, rays_o: Tensor, rays_d: Tensor, *, near: float, stepsize: float):

@@ -24,6 +24,10 @@ class RaySamples(NamedTuple):
     step_id: Tensor  # (M,) int64, number of steps from where the ray enters the box
     t_min: Tensor  # (N,) ray parameter at which the samples of a ray begin, in units of |d|
 
+    def select(self, keep: Tensor) -> RaySamples:
+        """Some of the samples, by index (K,) or by a test (M,); a ray's ``t_min`` stays."""
+        return RaySamples(self.points[keep], self.ray_id[keep], self.step_id[keep], self.t_min)
+
 
 @torch.no_grad()
 def sample_rays(

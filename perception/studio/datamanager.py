@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -12,12 +12,14 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
+from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader
 from nerfstudio.model_components.ray_generators import RayGenerator
 from torch import Tensor
 
 from perception.studio.depth_range import DepthRange
+from perception.studio.devices import say_device
 from perception.studio.errors import SceneError
+from perception.studio.exporting import BatchSize, PathEvalDataloader, rays_within_pixels
 from perception.studio.images import PixelStore, read_image
 from perception.studio.parsers import read_by
 from perception.studio.scene_checks import PLAIN_USE, SceneReport, SceneUse, check_scene
@@ -74,6 +76,7 @@ class RayDataManager(VanillaDataManager):
         local_rank: int = 0,
         **kwargs,
     ):
+        say_device(device)
         self.seed = torch.initial_seed() % 2**31  # what the run was seeded with
         self._pool: tuple[Tensor, int] | None = None
         self._order: tuple[int, Tensor] | None = None
@@ -133,16 +136,17 @@ class RayDataManager(VanillaDataManager):
         need_alpha = isinstance(self.config.dataparser, BlenderDataParserConfig) and not self.config.allow_opaque
         self.pixels = PixelStore(dataset, need_alpha=need_alpha)
         self.train_ray_generator = RayGenerator(dataset.cameras.to(self.device))
+        self.train_pixel_sampler = BatchSize(self.config.train_num_rays_per_batch)
 
     def setup_eval(self) -> None:
         """Loaders of whole images, which are read when they are needed."""
         self.eval_ray_generator = RayGenerator(self.eval_dataset.cameras.to(self.device))
         self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(self.eval_dataset, device=self.device)
-        self.eval_dataloader = RandIndicesEvalDataloader(self.eval_dataset, device=self.device)
+        self.eval_dataloader = PathEvalDataloader(self.eval_dataset, device=self.device)
 
     def get_train_rays_per_batch(self) -> int:
         """Rays per training step."""
-        return self.config.train_num_rays_per_batch
+        return self.train_pixel_sampler.num_rays_per_batch
 
     # Which pixels
 
@@ -167,7 +171,7 @@ class RayDataManager(VanillaDataManager):
 
     def draw(self, step: int) -> Tensor:
         """The pixel indices (N,) of a training step."""
-        count = self.config.train_num_rays_per_batch
+        count = self.train_pixel_sampler.num_rays_per_batch
         if self._pool is None:
             usable = self.pixels.usable
             drawn = torch.randint(len(usable), (count,), generator=self._generator(step))
@@ -192,12 +196,20 @@ class RayDataManager(VanillaDataManager):
     # Rays
 
     def next_train(self, step: int) -> tuple[RayBundle, dict]:
-        """Rays (N) of a training step, and ``image`` (N, 3) float, ``indices`` (N, 3) of camera, row, column."""
+        """Rays (N) of a training step, and ``image`` (N, 3) float, ``indices`` (N, 3) of camera, row, column.
+
+        After training (``test_mode`` is not ``"val"``) every call draws others, through any place of their pixels:
+        nerfstudio's exporters ask for the rays of step 0 until they have as many points as they want.
+        """
         self.train_count += 1
-        drawn = self.draw(step)
+        training = self.test_mode == "val"
+        drawn = self.draw(step if training else self.train_count)
         indices = self.pixels.positions(drawn)
         batch = {"image": self.pixels.colours(drawn, self.background), "indices": indices}
-        return self.train_ray_generator(indices.to(self.device)), batch
+        if training:
+            return self.train_ray_generator(indices.to(self.device)), batch
+        places = torch.rand(len(indices), 2, generator=self._generator(self.train_count, 1))
+        return rays_within_pixels(self.train_ray_generator.cameras, indices.to(self.device), places), batch
 
     def next_eval(self, step: int) -> tuple[RayBundle, dict]:
         """Rays of one evaluation image, drawn at random."""
@@ -248,3 +260,10 @@ def unnormalised(rays: RayBundle) -> tuple[Tensor, Tensor, Tensor]:
     rays_d = rays.directions if length is None else rays.directions * length
     # Some data parsers give focal lengths, and with them rays, in double precision.
     return rays.origins.float(), rays_d.float(), rays.directions.float()
+
+
+def ray_range(rays: RayBundle, near: float) -> dict[str, Any]:
+    """Where the samples of rays (N) may lie, as arguments of DirectVoxGO: beyond ``near``, unless the rays say."""
+    if rays.nears is None or rays.fars is None:
+        return {"near": near}
+    return {"near": 0.0, "bounds": (rays.nears[:, 0].float(), rays.fars[:, 0].float())}

@@ -22,10 +22,14 @@ class SceneError(UserError, SystemExit):
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turns a :class:`UserError` raised inside into a :class:`SceneError`."""
+    """Turns a :class:`UserError` and an error of the file system raised inside into a :class:`SceneError`."""
     try:
         yield
     except SceneError:
         raise
     except UserError as error:
         raise SceneError(str(error)) from error
+    except OSError as error:
+        if error.strerror is None:  # not of the file system, whose sentences would say nothing
+            raise
+        raise SceneError(f"{error.strerror}: {error.filename}" if error.filename else error.strerror) from error

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+from nerfstudio.model_components import renderers
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -16,6 +18,8 @@ from perception.radiance.metrics import psnr, ssim
 from perception.studio.errors import SceneError
 from perception.studio.scene_checks import PLAIN_USE, SceneUse
 
+OPAQUE = 0.5  # what nerfstudio's exporters take for a surface
+MOST_EMPTY_BATCHES = 20
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 
 
@@ -32,6 +36,13 @@ class RadianceModelConfig(ModelConfig):
     """Measure LPIPS where its AlexNet weights are on this machine; they are never downloaded."""
     lpips_weights: Path | None = None
     """File of torchvision's AlexNet weights; by default the one in torch's cache of downloads."""
+
+    # Names of settings, see `perception.studio.resume`: those that a resumed run may change at any time, and those that
+    # shape what is in a checkpoint from its first step, whichever stage they belong to.
+    free_on_resume: ClassVar[frozenset[str]] = frozenset(
+        {"eval_num_rays_per_chunk", "compute_lpips", "lpips_weights", "prompt"}
+    )
+    sizes: ClassVar[frozenset[str]] = frozenset()
 
     def scene_use(self) -> SceneUse:
         """What the method asks of a scene, which is checked before training."""
@@ -50,6 +61,7 @@ class RadianceModel(Model):
         """Subclasses add their modules."""
         super().populate_modules()
         self._lpips = None
+        self._empty_batches = 0  # of rays, in a row
         self._lpips_checked = False
 
     # Evaluation
@@ -65,10 +77,14 @@ class RadianceModel(Model):
     def get_image_metrics_and_images(self, outputs: dict, batch: dict) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Metrics of a whole image, and pictures (H, W, 3): truth beside rendering, opacity, depth.
 
-        ``outputs`` holds ``rgb`` (H, W, 3), ``accumulation`` and ``depth`` (H, W, 1).
+        ``outputs`` holds ``rgb`` (H, W, 3), ``accumulation`` and ``depth`` (H, W, 1). Where the image has a mask,
+        ``psnr_masked`` counts only the pixels that it leaves; it is not a number where it leaves none.
         """
         target, rgb = self.target(batch), outputs["rgb"]
         metrics = {"psnr": float(psnr(rgb, target))}
+        if "mask" in batch:
+            seen = batch["mask"][..., 0].bool().to(rgb.device)
+            metrics["psnr_masked"] = float(psnr(rgb[seen], target[seen]))
         if min(target.shape[:2]) >= 11:
             metrics["ssim"] = float(ssim(rgb, target))
         perceptual = self._perceptual_metric()
@@ -88,6 +104,34 @@ class RadianceModel(Model):
             if self.config.compute_lpips:
                 self._lpips = _load_lpips(self.config.lpips_weights, self.device)
         return self._lpips
+
+    # Rendering after training
+
+    def background_colour(self) -> Tensor:
+        """The colour (3,) on which the model composites; white unless a model says otherwise."""
+        return torch.ones(3, device=self.device)
+
+    def shown_background(self) -> Tensor:
+        """That colour, or the one that nerfstudio's viewer and camera paths put around a crop."""
+        override = renderers.BACKGROUND_COLOR_OVERRIDE
+        return self.background_colour() if override is None else override.to(self.device)
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
+        """Colours without the background, and opacity (..., 4).
+
+        Raises:
+            SceneError: many batches of rays (N) in a row show nothing: `ns-export` would look for points for ever.
+        """
+        opacity = outputs[output_name.replace("rgb", "accumulation")].clamp(0, 1)
+        if opacity.dim() == 2:
+            self._empty_batches = 0 if bool((opacity > OPAQUE).any()) else self._empty_batches + 1
+            if self._empty_batches > MOST_EMPTY_BATCHES:
+                raise SceneError(
+                    f"no ray of {self._empty_batches} batches is more than half opaque: the field holds no surface to "
+                    "export; train it for longer"
+                )
+        own = outputs[output_name] - (1 - opacity) * self.shown_background().to(opacity.device)
+        return torch.cat([(own / opacity.clamp(min=1e-6)).clamp(0, 1), opacity], -1)
 
     # Checkpoints
 

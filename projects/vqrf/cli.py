@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 from pathlib import Path
 
 from perception.engine.errors import UserError, run_cli
@@ -45,7 +46,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     render = commands.add_parser("render", help="render the views of a data set or a camera path, from the file alone")
     render.add_argument("file", type=Path)
     views = render.add_mutually_exclusive_group(required=True)
-    views.add_argument("--data", type=Path, help="scene in Blender, NSVF or nerfstudio layout whose views are rendered")
+    views.add_argument("--data", type=Path, help="scene whose views are rendered, read as the run read it")
     views.add_argument("--camera-path", type=Path, help="JSON that nerfstudio's viewer exports")
     render.add_argument("--split", choices=("train", "val", "test"), default="test", help="views of --data (test)")
     render.add_argument("--out", type=Path, default=Path("renders"), help="folder for the images (default: renders)")
@@ -88,11 +89,9 @@ def show_info(args: argparse.Namespace) -> None:
 
 def render_file(args: argparse.Namespace) -> None:
     """`vqrf render`."""
-    import torch
-
     from projects.vqrf.rendering import render_camera_path, render_dataset
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(args.device)
     if args.camera_path is not None:
         count = render_camera_path(args.file, args.camera_path, args.out, device)
         print(f"{count} frames in {args.out}")
@@ -119,9 +118,31 @@ def import_released(args: argparse.Namespace) -> None:
         raise UserError(f"there is no {args.source}")
     content = released.load_checkpoint(args.source)
     field = released.checkpoint_field(content)
+    written = io.BytesIO()  # torch's writer hides why a file cannot be written
+    torch.save({"field": field.settings(), "render": render, "state_dict": field.state_dict()}, written)
     with replacing(args.out) as file:
-        torch.save({"field": field.settings(), "render": render, "state_dict": field.state_dict()}, file)
+        file.write(written.getbuffer())
     print(f"{args.out}: {' x '.join(map(str, field.world_size))} voxels, uncompressed")
+
+
+def _device(name: str | None) -> str:
+    """The device of that name, or the fastest there is.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if torch.device(name).type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError(name)
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = "cpu and cuda" if torch.cuda.is_available() else "cpu"
+        raise UserError(f"--device {name}: there is no such device here, but {there}") from None
+    return name
 
 
 def _print_parts(path: Path) -> None:

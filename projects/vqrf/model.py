@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from nerfstudio.cameras.rays import RayBundle
@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.losses import dvgo_losses
-from perception.studio.datamanager import RayDataManager, unnormalised
+from perception.studio.datamanager import RayDataManager, ray_range, unnormalised
 from perception.studio.errors import SceneError
 from perception.studio.model import RadianceModel, RadianceModelConfig
 from perception.studio.scene import describe_parser
@@ -69,6 +69,20 @@ class VqrfModelConfig(RadianceModelConfig):
     """Third stage."""
     report_split: Literal["test", "val", "none"] = "test"
     """Views on which the field is measured before and after compression."""
+
+    free_on_resume: ClassVar[frozenset[str]] = RadianceModelConfig.free_on_resume | {"report_split"}
+    sizes: ClassVar[frozenset[str]] = frozenset(
+        {
+            "coarse.num_voxels",
+            "fine.num_voxels",
+            "fine.pg_scale",
+            "fine.rgbnet_dim",
+            "fine.rgbnet_depth",
+            "fine.rgbnet_width",
+            "fine.viewbase_pe",
+            "compression.codebook_size",
+        }
+    )
 
     def scene_use(self) -> SceneUse:
         """A bounded scene that the cameras surround, and the views of the report."""
@@ -139,6 +153,10 @@ class VqrfModel(RadianceModel):
             "rgbnet": list(self.rgbnet.parameters()),
         }
 
+    def background_colour(self) -> Tensor:
+        """White or black, as the scene was read."""
+        return self.background
+
     @property
     def near(self) -> float:
         """Smallest depth of the scene."""
@@ -149,11 +167,14 @@ class VqrfModel(RadianceModel):
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         """Render rays (N): ``rgb`` (N, 3), ``accumulation`` (N, 1), ``depth`` (N, 1) in scene units along the ray.
 
-        In training also everything that the losses need.
+        Rays that say where they begin and end (those of a crop, or of a mesh's texture) show what lies between, others
+        what lies beyond ``near``. In training also everything that the losses need.
         """
-        rays_o, rays_d, viewdirs = unnormalised(ray_bundle)
         rendered = self.field(
-            rays_o, rays_d, viewdirs, near=self.near, bg=self.background, stepsize=self.config.stepsize
+            *unnormalised(ray_bundle),
+            **ray_range(ray_bundle, self.near),
+            bg=self.shown_background(),
+            stepsize=self.config.stepsize,
         )
         opacity = 1 - rendered["alphainv_last"].detach()
         outputs = {
@@ -186,7 +207,7 @@ class VqrfModel(RadianceModel):
         if int(self.stage) == UNTRAINED:
             CONSOLE.log(f"Stages: {self.schedule} steps")
         self._run = attributes
-        self.dataparser = describe_parser(manager.config.dataparser)
+        self.dataparser = describe_parser(manager.config.dataparser, manager.config.data)
         return [
             TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._before_step),
             TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._after_step),

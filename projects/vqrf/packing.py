@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import yaml
 from nerfstudio.data.scene_box import SceneBox
 
 from perception.engine.errors import UserError
+from perception.studio.checkpoints import latest_checkpoint, load_training_checkpoint, read_run
 from perception.studio.scene import describe_parser
 from projects.vqrf import container
-from projects.vqrf.model import COMPRESSION, VqrfModel
+from projects.vqrf.model import COMPRESSION, GROUPS, VqrfModel
 
 
 def pack_checkpoint(config_path: Path, out: Path) -> Path:
@@ -40,19 +40,15 @@ def load_model(config_path: Path) -> VqrfModel:
     Raises:
         UserError: this is not a run of vqrf, or it has no checkpoint.
     """
-    if not config_path.is_file():
-        raise UserError(f"there is no {config_path}: name the folder of a run, which holds config.yml")
-    # A run's own settings, written and read by nerfstudio in the same way.
-    config = yaml.load(config_path.read_text(), Loader=yaml.Loader)
+    config = read_run(config_path)
     if not issubclass(config.pipeline.model._target, VqrfModel):
         raise UserError(f"{config_path} is of the method {config.method_name}, not of vqrf")
-    checkpoints = sorted((config_path.parent / config.relative_model_dir).glob("step-*.ckpt"))
-    if not checkpoints:
-        raise UserError(f"{config_path.parent / config.relative_model_dir} holds no checkpoint")
-    state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)["pipeline"]
+    path = latest_checkpoint(config_path.parent / config.relative_model_dir)
+    state = load_training_checkpoint(path, set(GROUPS))["pipeline"]
     box = SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3]))
     model = config.pipeline.model.setup(scene_box=box, num_train_data=0, metadata={}, device="cpu", grad_scaler=None)
     prefix = "_model."
     model.load_state_dict({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
-    model.dataparser = describe_parser(config.pipeline.datamanager.dataparser)
+    manager = config.pipeline.datamanager
+    model.dataparser = describe_parser(manager.dataparser, manager.data or manager.dataparser.data)
     return model.eval()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -47,9 +48,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ReleasedFileError(f"cannot read {path}: {error.strerror or error}") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ReleasedFileError(
-            f"{path} is not a checkpoint of tensors and arrays alone: {_first_line(error)}"
-        ) from None
+        blocked = re.search(r"GLOBAL (\S+)", str(error))
+        # torch's own words advise to read the file without this protection.
+        reason = f"it holds {blocked[1]}, which is not read" if blocked else "it is damaged, cut short or another file"
+        raise ReleasedFileError(f"{path} is not a checkpoint of tensors and arrays alone: {reason}") from None
     if not isinstance(content, dict) or not {"model_kwargs", "model_state_dict"} <= content.keys():
         raise ReleasedFileError(f"{path} is not a checkpoint of the released code: no model_kwargs, model_state_dict")
     return content

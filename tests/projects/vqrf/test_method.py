@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from PIL import Image
 
 from perception.datasets.synthetic import radiance
 from perception.engine.errors import UserError
+from perception.studio import devices
 from perception.studio.errors import SceneError
 from perception.studio.evaluation import measure_split
 from perception.studio.nsvf_dataparser import NSVFDataParserConfig
@@ -28,19 +28,6 @@ from projects.vqrf.rendering import render_dataset
 from tests.projects.vqrf.runs import make_trainer, small_config, train
 
 pytestmark = pytest.mark.xdist_group("nerfstudio")
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("data") / "scene"
-    radiance.write(out, radiance.Params(num_train=8, num_val=2, num_test=2, size=24, num_objects=2))
-    return out
-
-
-@pytest.fixture(scope="module")
-def finished(scene, tmp_path_factory):
-    """A run from beginning to end."""
-    return train(small_config(scene, tmp_path_factory.mktemp("runs")))
 
 
 def state_of(trainer) -> dict[str, torch.Tensor]:
@@ -135,12 +122,19 @@ def test_impossible_shares_are_said_at_once(scene, tmp_path):
         make_trainer(config)
 
 
-def test_without_a_gpu_the_remedy_is_said(scene, tmp_path, monkeypatch):
+def test_without_a_gpu_the_cpu_is_taken(scene, tmp_path, monkeypatch, capsys):
     config = small_config(scene, tmp_path)
-    config.machine.device_type = "cuda"
+    config.machine.device_type = vqrf_tiny.config.machine.device_type
+    assert config.machine.device_type == "cuda"  # as typed, nerfstudio's default
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SceneError, match="add --machine"):
-        make_trainer(config)
+    devices._say_cpu.cache_clear()
+    trainer = make_trainer(config)
+    assert (trainer.device, trainer.pipeline.model.device.type) == ("cpu", "cpu")
+    assert "device_type: cpu" in (trainer.base_dir / "config.yml").read_text()
+    assert " ".join(capsys.readouterr().out.split()).count("no CUDA device here: working on the CPU") == 1
+    config.machine.num_devices, config.machine.device_type = 2, "cuda"
+    with pytest.raises(SceneError, match="num-devices 2: there is no CUDA device"):
+        config.save_config()
 
 
 def test_checkpoints_are_whole_or_absent(finished, scene, tmp_path, monkeypatch):
