@@ -87,6 +87,8 @@ RUN_BY = {
     "ns-train": "tests/projects/vqrf/test_method.py::test_a_run_leaves_what_it_should",
     "ns-eval": "tests/studio/test_toy_method.py::test_ns_eval_measures_the_test_views",
     "ns-render dataset": "tests/studio/test_toy_method.py::test_ns_render_writes_what_the_model_shows",
+    "ns-render camera-path": "tests/projects/vqrf/test_tools.py::test_a_crop_shows_what_is_inside_on_its_colour",
+    "ns-export pointcloud": "tests/projects/vqrf/test_tools.py::test_point_cloud_lies_on_the_surface",
     "vqrf info": "tests/projects/vqrf/test_method.py::test_packing_a_finished_run_gives_its_file",
     "vqrf pack": "tests/projects/vqrf/test_method.py::test_packing_a_finished_run_gives_its_file",
     "vqrf render": "tests/projects/vqrf/test_method.py::test_file_renders_what_the_run_renders",

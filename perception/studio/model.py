@@ -38,7 +38,8 @@ class RadianceModelConfig(ModelConfig):
     """File of torchvision's AlexNet weights; by default the one in torch's cache of downloads."""
 
     # Names of settings, see `perception.studio.resume`: those that a resumed run may change at any time, and those that
-    # shape what is in a checkpoint from its first step, whichever stage they belong to.
+    # shape what is in a checkpoint from its first step. Others that lie under the name of a stage may change until it
+    # begins, and the rest must stay.
     free_on_resume: ClassVar[frozenset[str]] = frozenset(
         {"eval_num_rays_per_chunk", "compute_lpips", "lpips_weights", "prompt"}
     )

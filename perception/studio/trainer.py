@@ -95,8 +95,9 @@ class StudioTrainer(Trainer):
         path, model = self._resumed_from, self.config.pipeline.model
         state = load_training_checkpoint(path, set(self.optimizers.optimizers))
         step, end = state["step"], self.config.max_num_iterations
-        if "run" in state:
-            remark = check_resumable(state["run"], self._record, model, step, path)
+        saved = state.get("run")
+        if isinstance(saved, dict) and saved.keys() >= self._record.keys():
+            remark = check_resumable(saved, self._record, model, step, path)
         else:
             remark = f"{path} does not know its settings (an earlier version wrote it): only its stage is compared."
             stage = state["pipeline"].get("_model.stage")

@@ -17,7 +17,7 @@ from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.losses import dvgo_losses
 from perception.studio.datamanager import RayDataManager, ray_range, unnormalised
 from perception.studio.errors import SceneError
-from perception.studio.model import RadianceModel, RadianceModelConfig
+from perception.studio.model import OPAQUE, RadianceModel, RadianceModelConfig
 from perception.studio.scene import describe_parser
 from perception.studio.scene_checks import SceneUse
 from perception.studio.stages import (
@@ -165,23 +165,26 @@ class VqrfModel(RadianceModel):
     # Rendering
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
-        """Render rays (N): ``rgb`` (N, 3), ``accumulation`` (N, 1), ``depth`` (N, 1) in scene units along the ray.
+        """Render rays (N): ``rgb`` (N, 3), ``accumulation`` (N, 1), ``depth`` (N, 1) in scene units along the ray, and
+        that of the scene's far end where no more than half of a ray is stopped.
 
         Rays that say where they begin and end (those of a crop, or of a mesh's texture) show what lies between, others
         what lies beyond ``near``. In training also everything that the losses need.
         """
+        rays_o, rays_d, viewdirs = unnormalised(ray_bundle)
         rendered = self.field(
-            *unnormalised(ray_bundle),
+            rays_o,
+            rays_d,
+            viewdirs,
             **ray_range(ray_bundle, self.near),
             bg=self.shown_background(),
             stepsize=self.config.stepsize,
         )
         opacity = 1 - rendered["alphainv_last"].detach()
-        outputs = {
-            "rgb": rendered["rgb_marched"],
-            "accumulation": opacity[:, None],
-            "depth": (rendered["distance"] / opacity.clamp(min=1e-6))[:, None],
-        }
+        # What carves a mesh out of depths needs to know where rays pass by.
+        beyond = self.depth_range[1] * rays_d.norm(dim=-1)
+        depth = torch.where(opacity > OPAQUE, rendered["distance"] / opacity.clamp(min=1e-6), beyond)
+        outputs = {"rgb": rendered["rgb_marched"], "accumulation": opacity[:, None], "depth": depth[:, None]}
         return {**rendered, **outputs} if self.training else outputs
 
     def get_loss_dict(self, outputs: dict, batch: dict, metrics_dict: dict | None = None) -> dict[str, Tensor]:

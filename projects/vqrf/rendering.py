@@ -95,6 +95,8 @@ def render_dataset(path: Path, data: Path, split: str, out: Path, device: str) -
     field, render = load_field(path)
     field, background = field.to(device), torch.tensor(render["background"])
     views = scene_views(data, split, background, render.get("dataparser"))
+    for index in range(len(views)):  # one that cannot be read is said before any is rendered
+        views.get_numpy_image(index)
     output_folder(out)
     found: dict[str, list[float]] = defaultdict(list)
     with progress_bar(f"Rendering the {split} views", len(views)) as advance:

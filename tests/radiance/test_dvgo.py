@@ -168,3 +168,25 @@ def test_learns_a_coloured_ball():
         rays_o, viewdirs, target = batch(3000)
         error = (made(rays_o, viewdirs, viewdirs, near=1.0)["rgb_marched"] - target).square().mean()
     assert -10 * math.log10(float(error)) > 21
+
+
+def test_rays_end_where_they_are_told_to():
+    """Bounds are distances from the origin, whatever the length of the direction; without a cut nothing changes."""
+    made = field(16**3)
+    made.density.grid.data.fill_(8)
+    rays_o, rays_d, viewdirs = wall_rays()  # the box lies between 2 and 4 from their origins
+
+    def cut(low, high):
+        bounds = torch.full((50,), low), torch.full((50,), high)
+        return made(rays_o, rays_d, viewdirs, near=0, bounds=bounds)
+
+    whole = made(rays_o, rays_d, viewdirs, near=0)
+    everything = cut(0.0, 9.0)
+    assert all(torch.equal(everything[name], value) for name, value in whole.items())
+    for low, high in ((0.0, 1.9), (4.1, 9.0), (1e10, 1e10)):  # the last is a box that is missed
+        assert torch.equal(cut(low, high)["alphainv_last"], torch.ones(50))
+    inside = cut(2.5, 3.0)
+    steps = inside["step_id"].float() * 0.5 * float(made.voxel_size)
+    assert bool(((steps >= 0.5 - 1e-5) & (steps <= 1 + 1e-5)).all())
+    beginning = inside["distance"] / (1 - inside["alphainv_last"])
+    assert bool(((beginning > 2.49) & (beginning < 2.7)).all())  # opaque from where it is cut

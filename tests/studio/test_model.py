@@ -1,11 +1,15 @@
 """Metrics of images, and what loading a checkpoint does to a model's parameters."""
 
+import math
+
 import pytest
 import torch
 from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.model_components.renderers import background_color_override_context
 from torch.nn import Parameter
 
 from perception.studio.errors import SceneError
+from perception.studio.evaluation import mean
 from perception.studio.model import RadianceModelConfig
 from perception.studio.optimizers import MaskedAdamConfig, PerStepDecayConfig
 from tests.studio.toy import ToyModel, ToyModelConfig
@@ -43,6 +47,37 @@ def test_similarity_needs_a_whole_window():
     image = torch.rand(11, 11, 3)
     assert model.get_image_metrics_and_images(outputs(image), {"image": image})[0]["ssim"] == pytest.approx(1, abs=1e-5)
     assert "ssim" not in model.get_image_metrics_and_images(outputs(image[1:]), {"image": image[1:]})[0]
+
+
+def test_masked_pixels_are_told_apart():
+    """PSNR of all pixels, and of those that the mask leaves."""
+    model = make_model(compute_lpips=False)
+    target, rgb = torch.ones(12, 16, 3), torch.ones(12, 16, 3)
+    rgb[:6] = 0.5
+    rgb[6:] = 0.9
+    mask = torch.ones(12, 16, 1, dtype=torch.bool)
+    mask[:6] = False
+    metrics, _ = model.get_image_metrics_and_images(outputs(rgb), {"image": target, "mask": mask})
+    assert metrics["psnr_masked"] == pytest.approx(20, abs=1e-4)
+    assert metrics["psnr"] == pytest.approx(-10 * math.log10(0.13), abs=1e-4)
+    nothing = {"image": target, "mask": torch.zeros_like(mask)}
+    assert math.isnan(model.get_image_metrics_and_images(outputs(rgb), nothing)[0]["psnr_masked"])
+    assert mean([20.0, math.nan, 30.0]) == 25
+    assert math.isnan(mean([math.nan]))
+    assert "psnr_masked" not in model.get_image_metrics_and_images(outputs(rgb), {"image": target})[0]
+
+
+def test_colours_without_their_background():
+    model = make_model()
+    opacity = torch.tensor([[0.5], [1.0], [0.0]])
+    own = torch.tensor([[0.2, 0.4, 0.6]])
+    shown = own * opacity + (1 - opacity)  # on white
+    rgba = model.get_rgba_image({"rgb": shown, "accumulation": opacity})
+    torch.testing.assert_close(rgba[:2], torch.cat([own.expand(2, 3), opacity[:2]], 1))
+    assert rgba[2].tolist() == [0, 0, 0, 0]
+    with background_color_override_context(torch.zeros(3)):
+        black = model.get_rgba_image({"rgb": own * opacity, "accumulation": opacity})
+    torch.testing.assert_close(black, rgba)
 
 
 def test_missing_lpips_weights_are_said_once_and_never_fetched(monkeypatch, tmp_path, capsys):

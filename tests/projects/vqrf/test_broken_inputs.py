@@ -17,6 +17,7 @@ from nerfstudio.scripts import train as ns_train
 from nerfstudio.scripts.eval import ComputePSNR
 from nerfstudio.scripts.exporter import ExportCameraPoses
 from nerfstudio.scripts.render import DatasetRender
+from PIL import Image
 
 from perception.datasets.synthetic import radiance
 from projects.vqrf import cli
@@ -229,6 +230,18 @@ def frames_of_nothing(place):
 @vqrf("render")
 def missing_image(place):
     (place.scene / "test" / "r_001.png").unlink()
+    return render_words(place)
+
+
+@vqrf("render")
+def cut_image(place):
+    cut(place.scene / "test" / "r_001.png")
+    return render_words(place)
+
+
+@vqrf("render")
+def image_of_another_size(place):
+    Image.new("RGBA", (20, 24)).save(place.scene / "test" / "r_001.png")
     return render_words(place)
 
 
@@ -483,6 +496,7 @@ TOOLS = {
     "ns-export": lambda place: ExportCameraPoses(place.run / "config.yml", place.folder),
 }
 RUNS = {
+    "cut test image": lambda place: cut(place.scene / "test" / "r_001.png"),
     "cut checkpoint": lambda place: cut(place.checkpoint),
     "file beside the checkpoint": lambda place: place.checkpoint.with_name("notes.txt").write_text("mine"),
     "missing scene": lambda place: shutil.rmtree(place.scene),

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+from nerfstudio.data.dataparsers.instant_ngp_dataparser import InstantNGPDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
@@ -294,21 +296,71 @@ def test_learns_and_loses_little(tmp_path):
     assert measure_split(finished.pipeline, "test")["psnr"] == pytest.approx(report["after"]["psnr"], rel=1e-7)
 
 
-@pytest.mark.parametrize("layout", ["nsvf", "tanks", "nerfstudio", "colmap"])
-def test_other_layouts_train_and_render(layout, tmp_path):
+@pytest.mark.parametrize("layout", ["nsvf", "tanks", "nerfstudio", "colmap", "instant-ngp", "colmap-root", "json"])
+def test_other_layouts_train_and_render(layout, tmp_path, capsys):
+    """The file renders what the run measured: it reads the scene with the run's parser and all its options."""
     data = tmp_path / "scene"
-    radiance.write(data, radiance.Params(num_train=8, num_val=1, num_test=1, size=24, num_objects=2, layout=layout))
-    config = small_config(data, tmp_path, coarse=80)
+    made = {"instant-ngp": "nerfstudio", "json": "nerfstudio", "colmap-root": "colmap"}.get(layout, layout)
+    radiance.write(data, radiance.Params(num_train=8, num_val=1, num_test=1, size=24, num_objects=2, layout=made))
     parsers = {
         "nerfstudio": NerfstudioDataParserConfig(eval_mode="filename", load_3D_points=False),
+        "json": NerfstudioDataParserConfig(train_split_fraction=0.8, orientation_method="none", load_3D_points=False),
+        "instant-ngp": InstantNGPDataParserConfig(train_split_fraction=0.8),
         "colmap": ColmapDataParserConfig(),
+        "colmap-root": ColmapDataParserConfig(colmap_path=Path("sparse/0"), eval_interval=5),
     }
+    read = data
+    if layout in ("instant-ngp", "json"):
+        content = json.loads((data / "transforms.json").read_text())
+        for name in ("train_filenames", "val_filenames", "test_filenames"):
+            content.pop(name)
+        read = data / ("other.json" if layout == "json" else "transforms.json")
+        read.write_text(json.dumps(content))
+        read = read if layout == "json" else data
+    elif layout == "colmap-root":
+        shutil.move(data / "colmap" / "sparse", data / "sparse")
+    config = small_config(read, tmp_path, coarse=80)
     config.pipeline.datamanager.dataparser = parsers.get(layout, NSVFDataParserConfig())
     run = train(config)
     report = json.loads((run.base_dir / "compression.json").read_text())
-    metrics = render_dataset(run.base_dir / "field.vqrf", data, "test", tmp_path / "out", "cpu")
-    assert metrics["psnr"] == pytest.approx(report["after"]["psnr"], abs=1e-3)
-    assert metrics["psnr"] > 12
+    capsys.readouterr()
+    for given in {read, data}:
+        metrics = render_dataset(run.base_dir / "field.vqrf", given, "test", tmp_path / "out", "cpu")
+        assert metrics["psnr"] == pytest.approx(report["after"]["psnr"], abs=1e-3)
+        assert metrics["psnr"] > 12
+    said = " ".join(capsys.readouterr().out.split())
+    assert "by its files" not in said
+    assert ("as the run did" in said) == (layout == "json")
+    cli.run(["pack", str(run.base_dir), "--out", str(tmp_path / "again.vqrf")])
+    assert (tmp_path / "again.vqrf").read_bytes() == (run.base_dir / "field.vqrf").read_bytes()
+
+
+def test_a_scene_in_another_layout_is_guessed_and_said(finished, tmp_path, capsys):
+    """The same views as the run's, without its parser's files."""
+    params = dict(num_train=8, num_val=2, num_test=2, size=24, num_objects=2)
+    radiance.write(tmp_path / "scene", radiance.Params(**params, layout="nsvf"))
+    metrics = render_dataset(finished.base_dir / "field.vqrf", tmp_path / "scene", "test", tmp_path / "out", "cpu")
+    report = json.loads((finished.base_dir / "compression.json").read_text())
+    assert metrics["psnr"] == pytest.approx(report["after"]["psnr"], abs=1e-2)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "with nsvf-data, by its files: the run used blender-data, which is not here" in said
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(stopped, finished, scene, tmp_path, capsys):
+    """It has no record of its run; its stage is compared all the same."""
+    (checkpoint,) = stopped.checkpoint_dir.iterdir()
+    content = torch.load(checkpoint, weights_only=True)
+    assert content.pop("run")["plan"] == [["coarse", 60], ["fine", 20], ["compression", 23]]
+    torch.save(content, tmp_path / checkpoint.name)
+    config = small_config(scene, tmp_path / "later")
+    config.load_dir = tmp_path
+    resumed = train(config)
+    assert "only its stage is compared" in " ".join(capsys.readouterr().out.split())
+    assert_same_state(state_of(resumed), state_of(finished))
+    config = small_config(scene, tmp_path / "other", coarse=250)
+    config.load_dir = tmp_path
+    with pytest.raises(SceneError, match="is of stage fine, but its step 69 is in stage coarse of this run"):
+        make_trainer(config)
 
 
 def test_the_viewer_can_read_every_property(finished):

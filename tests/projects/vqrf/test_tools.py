@@ -77,7 +77,10 @@ def test_an_empty_field_is_said(finished, tmp_path):
 @pytest.mark.parametrize(
     ("exporter", "name"), [(ExportTSDFMesh, "tsdf_mesh.ply"), (ExportPoissonMesh, "poisson_mesh.ply")]
 )
-def test_meshes_have_the_shape_and_its_colours(ball, tmp_path, exporter, name):
+def test_meshes_have_the_shape_and_its_colours(ball, tmp_path, monkeypatch, exporter, name):
+    reconstruct = open3d.geometry.TriangleMesh.create_from_point_cloud_poisson
+    coarse = staticmethod(lambda cloud, depth: reconstruct(cloud, depth=5))  # nerfstudio's 9 take a minute
+    monkeypatch.setattr(open3d.geometry.TriangleMesh, "create_from_point_cloud_poisson", coarse)
     settings = {"num_pixels_per_side": 32, "target_num_faces": 200}
     if exporter is ExportTSDFMesh:
         settings |= {"downscale_factor": 1, "resolution": [24, 24, 24]}
@@ -112,7 +115,6 @@ def test_paths_that_nerfstudio_makes_are_rendered(ball, tmp_path):
 @pytest.fixture(scope="module")
 def ball_file(ball) -> Path:
     """The same ball as an uncompressed field."""
-    from perception.studio.scene import describe_parser  # noqa: F401
     from projects.vqrf.packing import load_model
 
     model = load_model(ball)
