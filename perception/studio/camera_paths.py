@@ -61,7 +61,7 @@ def read_camera_path(path: Path) -> CameraPath:
         raise SceneError(f"{path}: camera_type must be one of {', '.join((*SINGLE, *STEREO))}, not {kind!r}")
     frames = content.get("camera_path")
     if not isinstance(frames, list) or not frames:
-        raise SceneError(f"{path} has no poses in camera_path: add keyframes in the viewer before exporting it")
+        raise SceneError(f"{path} is a camera path without poses: add keyframes in the viewer before exporting it")
     sides = {name: _side(content, name, path) for name in ("render_height", "render_width")}
     checked = [_frame(frame, kind, f"{path}: pose {number}") for number, frame in enumerate(frames)]
     cameras = get_path_from_json({**content, **sides, "camera_type": kind, "camera_path": checked})

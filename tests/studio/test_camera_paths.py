@@ -75,5 +75,5 @@ def test_nothing_is_guessed(tmp_path):
         read_camera_path(write(tmp_path, camera_type="pinhole"))
     with pytest.raises(SceneError, match="pose 0: camera_to_world has 12 numbers"):
         read_camera_path(write(tmp_path, POSES[:, :3]))
-    with pytest.raises(SceneError, match="no poses in camera_path"):
+    with pytest.raises(SceneError, match="camera path without poses"):
         read_camera_path(write(tmp_path, []))
