@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from nerfstudio.model_components import renderers
@@ -17,6 +18,9 @@ from torch import Tensor
 from perception.radiance.metrics import psnr, ssim
 from perception.studio.errors import SceneError
 from perception.studio.scene_checks import PLAIN_USE, SceneUse
+
+if TYPE_CHECKING:
+    from perception.studio.perceptual import Lpips
 
 OPAQUE = 0.5  # what nerfstudio's exporters take for a surface
 MOST_EMPTY_BATCHES = 20
@@ -61,9 +65,12 @@ class RadianceModel(Model):
     def populate_modules(self) -> None:
         """Subclasses add their modules."""
         super().populate_modules()
-        self._lpips = None
+        # Apart from the modules, whose weights go into checkpoints.
+        self._lpips: list[Lpips] = []
         self._empty_batches = 0  # of rays, in a row
         self._lpips_checked = False
+        if self.config.lpips_weights is not None:
+            self._perceptual_metric()  # a wrong file is said before training
 
     # Evaluation
 
@@ -91,7 +98,7 @@ class RadianceModel(Model):
         perceptual = self._perceptual_metric()
         if perceptual is not None:
             images = [image.movedim(-1, 0)[None].clamp(0, 1) for image in (rgb, target)]  # (1, 3, H, W)
-            metrics["lpips"] = float(perceptual(*images))
+            metrics["lpips"] = float(perceptual.to(self.device)(*images))
         opacity = outputs["accumulation"]
         return metrics, {
             "img": torch.cat([target, rgb.clamp(0, 1)], 1),
@@ -99,12 +106,12 @@ class RadianceModel(Model):
             "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=opacity.clamp(0, 1)),
         }
 
-    def _perceptual_metric(self):
+    def _perceptual_metric(self) -> Lpips | None:
         if not self._lpips_checked:
             self._lpips_checked = True
             if self.config.compute_lpips:
-                self._lpips = _load_lpips(self.config.lpips_weights, self.device)
-        return self._lpips
+                self._lpips = _load_lpips(self.config.lpips_weights)
+        return self._lpips[0] if self._lpips else None
 
     # Rendering after training
 
@@ -142,6 +149,8 @@ class RadianceModel(Model):
         Raises:
             SceneError: names are missing or left over. (nerfstudio would load the rest and say nothing.)
         """
+        # Earlier versions wrote the metric's weights into checkpoints.
+        state_dict = {name: value for name, value in state_dict.items() if not name.startswith("_lpips.")}
         self.resize_to(state_dict)
         own = self.state_dict()
         missing, extra = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
@@ -165,13 +174,22 @@ class RadianceModel(Model):
                 tensor.data = torch.empty_like(incoming, device=tensor.device, dtype=tensor.dtype)
 
 
-def _load_lpips(weights: Path | None, device: torch.device):
+def _load_lpips(weights: Path | None) -> list[Lpips]:
+    """The metric, if its weights are on this machine and can be read."""
     path = weights or Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE
     if not path.is_file():
         if weights is not None:
             raise SceneError(f"--pipeline.model.lpips-weights: there is no file {weights}")
         CONSOLE.log(f"LPIPS is left out: its AlexNet weights are not at {path}")
-        return None
+        return []
     from perception.studio.perceptual import Lpips  # imports torchvision's models
 
-    return Lpips(path).to(device)
+    try:
+        return [Lpips(path)]
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError):
+        if weights is not None:
+            raise SceneError(
+                f"--pipeline.model.lpips-weights: {weights} does not hold torchvision's AlexNet weights"
+            ) from None
+        CONSOLE.log(f"LPIPS is left out: {path} does not hold torchvision's AlexNet weights")
+        return []

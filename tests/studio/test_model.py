@@ -97,6 +97,21 @@ def test_missing_lpips_weights_are_said_once_and_never_fetched(monkeypatch, tmp_
     assert RadianceModelConfig().lpips_weights is None
 
 
+def test_weights_of_the_metric_stay_out_of_checkpoints(tmp_path):
+    from torchvision.models import alexnet
+
+    torch.save(alexnet(weights=None).state_dict(), tmp_path / "alexnet.pth")
+    model = make_model(lpips_weights=tmp_path / "alexnet.pth")
+    image = torch.rand(64, 64, 3)
+    metrics, _ = model.get_image_metrics_and_images(outputs(image), {"image": image})
+    assert metrics["lpips"] == pytest.approx(0, abs=1e-5)
+    assert model.state_dict().keys() == make_model().state_dict().keys()
+    make_model().load_state_dict({**model.state_dict(), "_lpips.net.net.slice1.0.weight": torch.zeros(1)})
+    (tmp_path / "alexnet.pth").write_bytes(b"cut")
+    with pytest.raises(SceneError, match="does not hold torchvision's AlexNet"):
+        make_model(lpips_weights=tmp_path / "alexnet.pth")
+
+
 def test_loading_resizes_parameters_and_buffers_in_place():
     """An optimiser that was built before goes on with the loaded grid, at a rate and moments of the old one."""
     model, grown = make_model(), make_model()

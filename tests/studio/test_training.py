@@ -91,10 +91,18 @@ def test_errors_end_a_program_with_one_sentence():
 
 def test_lpips_is_left_out_without_weights(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    assert studio_model._load_lpips(None, torch.device("cpu")) is None
+    assert studio_model._load_lpips(None) == []
     assert "LPIPS is left out" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(SceneError, match="no file"):
-        studio_model._load_lpips(tmp_path / "weights.pth", torch.device("cpu"))
+        studio_model._load_lpips(tmp_path / "weights.pth")
+    cached = tmp_path / "checkpoints" / studio_model.ALEXNET_FILE
+    cached.parent.mkdir()
+    for content in (b"cut", b""):
+        cached.write_bytes(content)
+        assert studio_model._load_lpips(None) == []
+        assert "does not hold torchvision's AlexNet weights" in " ".join(capsys.readouterr().out.split())
+        with pytest.raises(SceneError, match="does not hold torchvision's AlexNet weights"):
+            studio_model._load_lpips(cached)
 
 
 def test_lpips_uses_the_weights_on_disk(tmp_path):
@@ -102,7 +110,7 @@ def test_lpips_uses_the_weights_on_disk(tmp_path):
 
     weights = alexnet(weights=None).state_dict()
     torch.save(weights, tmp_path / "alexnet.pth")
-    metric = studio_model._load_lpips(tmp_path / "alexnet.pth", torch.device("cpu"))
+    (metric,) = studio_model._load_lpips(tmp_path / "alexnet.pth")
     first = metric.net.net.state_dict()
     assert all(torch.equal(value, weights[f"features.{name.split('.', 1)[1]}"]) for name, value in first.items())
     images = torch.rand(2, 1, 3, 64, 64)

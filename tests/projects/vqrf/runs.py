@@ -1,5 +1,6 @@
 """Runs of the registered methods, shrunk and in this process."""
 
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def make_trainer(config) -> StudioTrainer:
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
     return trainer
+
+
+def printed(capsys) -> str:
+    """What was printed since the last look, in one line and without the places in code that rich sets beside it."""
+    return " ".join(re.sub(r"\w+\.py:\d+", "", capsys.readouterr().out).split())
 
 
 def train(config) -> StudioTrainer:

@@ -27,7 +27,7 @@ from projects.vqrf.decode import field_of, load_into
 from projects.vqrf.importance import importance_scores
 from projects.vqrf.packing import load_model
 from projects.vqrf.rendering import render_dataset
-from tests.projects.vqrf.runs import make_trainer, small_config, train
+from tests.projects.vqrf.runs import make_trainer, printed, small_config, train
 
 pytestmark = pytest.mark.xdist_group("nerfstudio")
 
@@ -133,7 +133,7 @@ def test_without_a_gpu_the_cpu_is_taken(scene, tmp_path, monkeypatch, capsys):
     trainer = make_trainer(config)
     assert (trainer.device, trainer.pipeline.model.device.type) == ("cpu", "cpu")
     assert "device_type: cpu" in (trainer.base_dir / "config.yml").read_text()
-    assert " ".join(capsys.readouterr().out.split()).count("no CUDA device here: working on the CPU") == 1
+    assert printed(capsys).count("no CUDA device here: working on the CPU") == 1
     config.machine.num_devices, config.machine.device_type = 2, "cuda"
     with pytest.raises(SceneError, match="num-devices 2: there is no CUDA device"):
         config.save_config()
@@ -328,7 +328,7 @@ def test_other_layouts_train_and_render(layout, tmp_path, capsys):
         metrics = render_dataset(run.base_dir / "field.vqrf", given, "test", tmp_path / "out", "cpu")
         assert metrics["psnr"] == pytest.approx(report["after"]["psnr"], abs=1e-3)
         assert metrics["psnr"] > 12
-    said = " ".join(capsys.readouterr().out.split())
+    said = printed(capsys)
     assert "by its files" not in said
     assert ("as the run did" in said) == (layout == "json")
     cli.run(["pack", str(run.base_dir), "--out", str(tmp_path / "again.vqrf")])
@@ -342,7 +342,7 @@ def test_a_scene_in_another_layout_is_guessed_and_said(finished, tmp_path, capsy
     metrics = render_dataset(finished.base_dir / "field.vqrf", tmp_path / "scene", "test", tmp_path / "out", "cpu")
     report = json.loads((finished.base_dir / "compression.json").read_text())
     assert metrics["psnr"] == pytest.approx(report["after"]["psnr"], abs=1e-2)
-    said = " ".join(capsys.readouterr().out.split())
+    said = printed(capsys)
     assert "with nsvf-data, by its files: the run used blender-data, which is not here" in said
 
 
@@ -355,7 +355,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(stopped, finished, scene, tm
     config = small_config(scene, tmp_path / "later")
     config.load_dir = tmp_path
     resumed = train(config)
-    assert "only its stage is compared" in " ".join(capsys.readouterr().out.split())
+    assert "only its stage is compared" in printed(capsys)
     assert_same_state(state_of(resumed), state_of(finished))
     config = small_config(scene, tmp_path / "other", coarse=250)
     config.load_dir = tmp_path
