@@ -242,7 +242,7 @@ def test_a_scene_that_nobody_sees_is_refused(scene, tmp_path):
 
 
 def test_missing_names_in_a_checkpoint_are_said(finished):
-    model = finished.pipeline.model
+    model = load_model(finished.base_dir / "config.yml")  # which is of no use afterwards
     state = dict(model.state_dict())
     state.pop("importance")
     with pytest.raises(SceneError, match="1 names are missing \\(importance\\)"):
