@@ -8,13 +8,13 @@ from mmengine.config import read_base
 with read_base():
     from ..unifygeo import *
 
-max_epochs, rerank_epochs = 20, 5
+max_epochs, rerank_epochs = 24, 8
 lists = dict(
     data_root="data/demo/cities",
     cities=("Ashford", "Birchwood"),
     metres_per_pixel=dict(Ashford=0.11, Birchwood=0.11),
 )
-load_views = dict(type=LoadViews, ground_size=(128, 256), satellite_size=(128, 128))
+load_views = dict(type=LoadViews, ground_size=(96, 192), satellite_size=(96, 96))
 train_pipeline = [
     dict(type=SeedAugmentation),
     load_views,
@@ -39,6 +39,7 @@ model.network = dict(
     view=dict(encoder_channels=(16, 32, 64), encoder_depths=(1, 1, 2), channels=128),
     decoder=dict(channels=(128, 64, 32, 16), ground_channels=(16, 8, 4, 2), ground_size=(4, 8), head_channels=(16, 8)),
 )
+model.label_sigma = 2.0  # of 96 pixels
 model.init_cfg = None
 optim_wrapper.optimizer.lr = 2e-3
 optim_wrapper.paramwise_cfg = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,9 +12,11 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from perception.datasets.view_transforms import GeoSample
+from perception.inference.retrieval.model import Fix, QueryFeatures
 
 from .losses import map_cross_entropy, matching_losses, rerank_loss, retrieval_loss
 from .network import UnifyGeoNet
+from .reranking import similarity
 from .targets import LABEL_SIZE, target_maps, turned
 
 
@@ -156,6 +159,46 @@ class UnifyGeo(BaseModel):
         for sample, descriptor, cell in zip(data_samples, self.network.decoder.describe(maps[0]), cells):
             sample.set_data(dict(rerank_descriptor=F.normalize(descriptor.float(), dim=0), cell=cell))
         return data_samples
+
+    @property
+    def descriptor_size(self) -> int:
+        """C of the descriptors."""
+        return self.network.satellite.global_head.downsample[1].out_channels
+
+    def encode_tiles(self, images: Tensor) -> Tensor:
+        """See :class:`~perception.inference.retrieval.model.RetrievalModel`."""
+        return F.normalize(self.network.describe(self._normalised(images), "satellite").float())
+
+    def encode_queries(self, images: Tensor) -> list[QueryFeatures]:
+        """See :class:`~perception.inference.retrieval.model.RetrievalModel`."""
+        descriptors, maps = self.network.ground(self._normalised(images))
+        rerank = self.network.decoder.describe(maps[0]).float()
+        return [
+            QueryFeatures(*parts) for parts in zip(F.normalize(descriptors.float()), zip(maps[0], rerank))
+        ]
+
+    def encode_candidate(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The maps of one tile, and the one that re-ranks."""
+        maps = self.network.satellite.locate(self._normalised(image))
+        return maps, self.network.decoder.normed_map(maps[0]).float()
+
+    def compare(self, query: QueryFeatures, candidate: tuple[list[Tensor], Tensor]) -> float:
+        """The largest cosine with any cell of the tile."""
+        return float(similarity(query.details[1][None], candidate[1])[0, 0])
+
+    def locate(self, query: QueryFeatures, candidate: tuple[list[Tensor], Tensor]) -> Fix:
+        """The heat map's maximum."""
+        logits = self.network.decoder(query.details[0][None], candidate[0]).logits[0].float()
+        side = math.isqrt(len(logits))
+        row, column = divmod(int(logits.argmax()), side)
+        heatmap = logits.softmax(0).view(side, side).cpu().numpy()
+        # The cells stand for places from one edge of the tile to the other, see `targets`.
+        down, right = (place / (side - 1) - 0.5 for place in (row, column))
+        return Fix(down, right, float(heatmap.max()), heatmap)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) RGB as the network takes them."""
+        return self.data_preprocessor.normalise(images.permute(0, 3, 1, 2).contiguous())
 
     def errors(self, samples: Sequence[GeoSample], side: int) -> Tensor:
         """Distances in metres between predicted cells and the peaks of the target maps, both of a tile of ``side``."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception.evaluation.retrieval import Ranking
+from .retrieval import Ranking
 
 
 def relu_p(features: Tensor, floor: float = 0.014) -> Tensor:
