@@ -6,6 +6,7 @@ from perception.datasets.geolocalization import VigorPairs, VigorTiles
 from perception.datasets.hard_negatives import HardNegativeBatchSampler
 from perception.datasets.resumable import SeedAugmentation
 from perception.datasets.view_transforms import JointFlipTurn, LoadViews, PackViews, ViewPhotometry
+from perception.inference.retrieval.kind import Panoramas
 
 data_root = "data/vigor"
 ground_size, satellite_size = (384, 768), (384, 384)
@@ -54,3 +55,4 @@ train_gallery = dict(
     **test_loader,
     dataset=dict(type=VigorTiles, data_root=data_root, split="train", test_mode=True, pipeline=test_pipeline),
 )
+folder_kind = dict(type=Panoramas, ground_size=ground_size, tile_side=satellite_size[0])

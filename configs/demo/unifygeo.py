@@ -35,11 +35,12 @@ gallery.dataset.update(lists, pipeline=test_pipeline)
 train_pairs.dataset.update(lists, pipeline=test_pipeline)
 train_gallery.dataset.update(lists, pipeline=test_pipeline)
 
+folder_kind.update(ground_size=(96, 192), tile_side=96)
 model.network = dict(
-    view=dict(encoder_channels=(16, 32, 64), encoder_depths=(1, 1, 2), channels=128),
-    decoder=dict(channels=(128, 64, 32, 16), ground_channels=(16, 8, 4, 2), ground_size=(4, 8), head_channels=(16, 8)),
+    view=dict(encoder_channels=(12, 24, 48), encoder_depths=(1, 1, 2), channels=96),
+    decoder=dict(channels=(96, 48, 24, 12), ground_channels=(16, 8, 4, 2), ground_size=(3, 6), head_channels=(12, 8)),
 )
-model.label_sigma = 2.0  # of 96 pixels
+model.label_sigma = 2.0
 model.init_cfg = None
 optim_wrapper.optimizer.lr = 2e-3
 optim_wrapper.paramwise_cfg = None

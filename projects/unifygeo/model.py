@@ -173,9 +173,7 @@ class UnifyGeo(BaseModel):
         """See :class:`~perception.inference.retrieval.model.RetrievalModel`."""
         descriptors, maps = self.network.ground(self._normalised(images))
         rerank = self.network.decoder.describe(maps[0]).float()
-        return [
-            QueryFeatures(*parts) for parts in zip(F.normalize(descriptors.float()), zip(maps[0], rerank))
-        ]
+        return [QueryFeatures(*parts) for parts in zip(F.normalize(descriptors.float()), zip(maps[0], rerank))]
 
     def encode_candidate(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         """The maps of one tile, and the one that re-ranks."""

@@ -83,7 +83,12 @@ Encode = Callable[[Sequence[Sequence[Source]]], Iterator[Sequence[Encoded | Refu
 
 
 def update(
-    folder: Path, identity: dict[str, str], channels: int, tiles: Sequence[Source], encode: Encode, batch_size: int,
+    folder: Path,
+    identity: dict[str, str],
+    channels: int,
+    tiles: Sequence[Source],
+    encode: Encode,
+    batch_size: int,
     say: Callable[[str], None],
 ) -> Bank:
     """Brings a bank up to date with a gallery: added and changed tiles are encoded, removed ones dropped.
@@ -177,11 +182,6 @@ def _merge(
         index.write(f"{json.dumps({'vectors': name, 'channels': channels})}\n{lines}".encode())
     for path in (_NEW_INDEX, _NEW_VECTORS, *([old_vectors] if old_vectors and old_vectors != name else [])):
         (folder / path).unlink(missing_ok=True)
-
-
-def file_digest(data: bytes) -> str:
-    """What tells files apart."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def _check(folder: Path, identity: dict[str, str]) -> None:

@@ -47,7 +47,8 @@ class Gallery:
         places = with_sides({name: self.places[name] for name in pixels if name in self.places}, pixels, scale)
         for name, place in places.items():
             if place.side is not None:
-                say(f"tiles: {extent(places)}; {name} measures {place.side:.1f} m, {place.side / pixels[name]:.4f} m a pixel")
+                pixel = place.side / pixels[name]
+                say(f"tiles: {extent(places)}; {name} measures {place.side:.1f} m, {pixel:.4f} m a pixel")
                 break
         return places
 

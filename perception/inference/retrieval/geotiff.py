@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from perception.engine.errors import UserError
 from perception.geometry.geodesy import great_circle
 
@@ -25,8 +27,7 @@ def places_of_rasters(paths: Mapping[str, Path]) -> dict[str, Place]:
         import rasterio
         from rasterio.warp import transform
     except ImportError:
-        raise UserError("reading coordinates of GeoTIFF files needs rasterio: pip install 'perception[raster]'") from None
-    import numpy as np
+        raise UserError("reading coordinates of GeoTIFF files needs rasterio: pip install rasterio") from None
 
     places = {}
     for name, path in paths.items():
@@ -41,7 +42,7 @@ def places_of_rasters(paths: Mapping[str, Path]) -> dict[str, Place]:
             raise UserError(f"{path} is turned against north; warp it (gdalwarp) first")
         columns, rows = [width / 2, 0, width], [height / 2, height / 2, height / 2]
         xs, ys = zip(*(affine * point for point in zip(columns, rows)))
-        longitudes, latitudes = transform(crs, "EPSG:4326", xs, ys)
+        longitudes, latitudes = transform(crs, "EPSG:4326", xs, ys)[:2]
         ends = [np.array([latitudes[k], longitudes[k]]) for k in (1, 2)]
         side = float(great_circle(*ends))
         if not math.isfinite(side) or side <= 0:

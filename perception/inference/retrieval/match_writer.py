@@ -121,9 +121,7 @@ def _degrees(place: Place | None) -> dict[str, Any]:
 
 
 def _distance(one: Place, other: Place) -> float:
-    return float(
-        great_circle(np.array([one.latitude, one.longitude]), np.array([other.latitude, other.longitude]))
-    )
+    return float(great_circle(np.array([one.latitude, one.longitude]), np.array([other.latitude, other.longitude])))
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def draw(panorama: np.ndarray, found: Found) -> Image.Image:
 def _heated(pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     """A tile with probabilities on it, the largest as strong as can be."""
     strength = cv2.resize(heatmap / max(float(heatmap.max()), 1e-12), pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
-    colours = cv2.cvtColor(cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    colours = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     share = (0.75 * np.sqrt(strength))[..., None]
     return ((1 - share) * pixels + share * colours).astype(np.uint8)
 

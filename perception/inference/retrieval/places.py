@@ -121,13 +121,12 @@ def places_of_names(names: Sequence[str], naming: str) -> dict[str, Place]:
     return places
 
 
-def places_of_table(path: Path, names: Sequence[str], zoom: float | None = None, factor: float = 1.0) -> dict[str, Place]:
-    """Places from a CSV table with the columns file, lat, lon and, if there are, metres_per_side or zoom.
+def places_of_table(path: Path, names: Sequence[str]) -> dict[str, Place]:
+    """Places from a CSV table with the columns file, lat, lon and, if there is one, metres_per_side.
 
     Args:
         path: the table.
         names: pictures that need a place; other lines are left aside.
-        zoom, factor: see `Scale`; for lines that have no zoom of their own nothing follows from them here.
 
     Raises:
         UserError: the table lacks a column or a picture, has one twice, or a value that cannot be right.
@@ -186,9 +185,7 @@ def extent(places: Mapping[str, Place]) -> str:
     coordinates = np.array([(place.latitude, place.longitude) for place in places.values()])
     low, high = coordinates.min(0), coordinates.max(0)
     across = float(great_circle(low, high)) / 1000
-    return (
-        f"latitude {low[0]:.5f} to {high[0]:.5f}, longitude {low[1]:.5f} to {high[1]:.5f} ({across:.1f} km across)"
-    )
+    return f"latitude {low[0]:.5f} to {high[0]:.5f}, longitude {low[1]:.5f} to {high[1]:.5f} ({across:.1f} km across)"
 
 
 def _decimals(name: str) -> list[str]:

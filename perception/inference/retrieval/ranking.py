@@ -16,9 +16,9 @@ from perception.evaluation.retrieval import Ranking, top_k
 from perception.geometry.geodesy import moved
 from perception.inference.reading import Refused
 from perception.inference.retrieval.bank import Bank
-from perception.inference.retrieval.encoding import load_tile
 from perception.inference.retrieval.model import Fix, QueryFeatures, RetrievalModel, as_batch
 from perception.inference.retrieval.places import Place
+from perception.inference.retrieval.tile_reader import load_tile
 from perception.inference.scan import Source
 
 DIGITS = 6
@@ -126,7 +126,8 @@ class Ranker:
             usable = [bool(torch.isfinite(f.descriptor).all() and f.descriptor.abs().max() > 0) for f in features]
             good = [one for one, is_usable in zip(features, usable) if is_usable]
             found = iter(self._found(good) if good else ())
-            return [next(found) if is_usable else Refused("its descriptor is zero or not finite") for is_usable in usable]
+            refused = Refused("its descriptor is zero or not finite")
+            return [next(found) if is_usable else refused for is_usable in usable]
 
     def _found(self, queries: Sequence[QueryFeatures]) -> list[Found]:
         descriptors = torch.stack([query.descriptor for query in queries])
