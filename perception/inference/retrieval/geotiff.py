@@ -41,7 +41,7 @@ def places_of_rasters(paths: Mapping[str, Path]) -> dict[str, Place]:
         if abs(affine.b) > 1e-9 * abs(affine.a) or abs(affine.d) > 1e-9 * abs(affine.e):
             raise UserError(f"{path} is turned against north; warp it (gdalwarp) first")
         columns, rows = [width / 2, 0, width], [height / 2, height / 2, height / 2]
-        xs, ys = zip(*(affine * point for point in zip(columns, rows)))
+        xs, ys = zip(*(affine @ point for point in zip(columns, rows)))
         longitudes, latitudes = transform(crs, "EPSG:4326", xs, ys)[:2]
         ends = [np.array([latitudes[k], longitudes[k]]) for k in (1, 2)]
         side = float(great_circle(*ends))
