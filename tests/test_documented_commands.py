@@ -31,6 +31,18 @@ RUN_BY = {
     "python tools/print_config.py": "tests/tools/test_tools.py::test_print_config",
     "python tools/make_demo_data.py shapes": "tests/datasets/test_shapes.py::test_command_line_makes_the_same_files",
     "python tools/make_demo_data.py regions": "tests/test_documented_commands.py::test_regions_are_made",
+    "python tools/make_demo_data.py cities": "tests/test_documented_commands.py::test_cities_are_made",
+    "python tools/train.py configs/unifygeo.py": (
+        "tests/projects/unifygeo/test_training.py::test_tools_train_and_test_the_demo"
+    ),
+    "python tools/train.py configs/demo/unifygeo.py": (
+        "tests/projects/unifygeo/test_training.py::test_tools_train_and_test_the_demo"
+    ),
+    "python tools/test.py configs/unifygeo.py": (
+        "tests/projects/unifygeo/test_training.py::test_tools_train_and_test_the_demo"
+    ),
+    "python tools/retrieve.py": "tests/projects/unifygeo/test_training.py::test_tools_train_and_test_the_demo",
+    "python tools/convert_checkpoint.py unifygeo": "tests/projects/unifygeo/test_converter.py::test_tool",
     "python tools/make_demo_data.py radiance": "tests/datasets/test_synthetic_radiance.py::test_command_writes_it",
     "python tools/make_demo_data.py harbours": (
         "tests/tools/test_split_dota.py::test_aerial_pictures_are_made_as_the_page_says"
@@ -201,6 +213,14 @@ def test_regions_are_made(run_tool, tmp_path):
     assert done.code == 0, done.err
     assert len(list(tmp_path.glob("regions/images/training/*.jpg"))) == 2
     assert len(list(tmp_path.glob("regions/annotations/validation/*.png"))) == 1
+
+
+def test_cities_are_made(run_tool, tmp_path):
+    small = ("--tiles-per-side", 3, "--train-cameras", 2, "--test-cameras", 1, "--tile-pixels", 64)
+    done = run_tool("make_demo_data", "cities", "--out", tmp_path / "cities", *small)
+    assert done.code == 0, done.err
+    assert len(list(tmp_path.glob("cities/Ashford/satellite/*.png"))) == 9
+    assert len(list(tmp_path.glob("cities/*/panorama/*.jpg"))) == 6
 
 
 def test_help_of_the_build(capsys):

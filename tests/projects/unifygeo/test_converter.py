@@ -76,6 +76,17 @@ def test_refusals():
         to_authors(separate)
 
 
+def test_tool(tmp_path, run_tool):
+    torch.save(to_authors({"state_dict": state()}).checkpoint, tmp_path / "authors.pth")
+    done = run_tool("convert_checkpoint", "unifygeo", tmp_path / "authors.pth", tmp_path / "ours.pth")
+    assert done.code == 0, done.err
+    done = run_tool("convert_checkpoint", "unifygeo", tmp_path / "ours.pth", tmp_path / "back.pth", "--to", "authors")
+    assert done.code == 0, done.err
+    before, after = (torch.load(tmp_path / f"{name}.pth", weights_only=True) for name in ("authors", "back"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
 @pytest.mark.parametrize("layout", ["timm", "torchvision"])
 def test_start_from_imagenet(layout):
     if layout == "timm":

@@ -75,8 +75,16 @@ def test_tools_train_and_test_the_demo(folder, tmp_path, run_tool):
     checkpoint = tmp_path / "epoch_1.pth"
     done = run_tool("test", "configs/demo/unifygeo.py", checkpoint, "--work-dir", tmp_path, "--cfg-options", *arguments)
     assert done.code == 0, done.err[-3000:]
-    for name in ("R@1", "R@1%_rerank", "hit_rate_rerank", "median_m", "LF@1m_rerank"):
+    for name in ("R@1:", "R@1%_rerank", "hit_rate_rerank", "median_m", "LF@1m_rerank"):
         assert name in done.out + done.err
+    queries, gallery = (folder / "Ashford" / name for name in ("panorama", "satellite"))
+    done = run_tool(
+        "retrieve", "configs/demo/unifygeo.py", checkpoint, "--queries", queries, "--gallery", gallery,
+        "--zoom", 20, "--query-places", "comma", "--bank", tmp_path / "bank", "--out", tmp_path / "out", "--workers", 1,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 8
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 8
 
 
 def test_decoder_overfits():
