@@ -25,7 +25,7 @@ example:
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     from mmengine.config import DictAction
 
     from perception.inference.arguments import positive
@@ -62,11 +62,11 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override settings of the config, e.g. model.rerank_topk=10",
     )
-    return parser
+    return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args = make_parser().parse_args(arguments)
+    args = parse_args(arguments)
     # File names may hold bytes that are no text.
     sys.stdout.reconfigure(errors="backslashreplace")
     from perception.inference.folder import Job, run
