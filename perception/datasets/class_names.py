@@ -32,13 +32,15 @@ class Difference:
     def __bool__(self) -> bool:
         return bool(self.missing or self.further)
 
-    def text(self) -> str:
-        """Both sides in words, with what was probably meant."""
+    def text(self, names: Sequence[str] = ()) -> str:
+        """Both sides in words, with what was probably meant: one of ``further``, or of ``names``."""
         parts = []
         if self.missing:
-            parts.append(f"it has no {_with_near_misses(self.missing, self.further)}")
-        if self.further:
-            parts.append(f"its {_with_near_misses(self.further, self.missing)} {_are(self.further)} no class")
+            parts.append(f"it has no {_with_near_misses(self.missing, [*self.further, *names])}")
+        meant = {near_miss(name, self.further) for name in self.missing}
+        others = [name for name in self.further if name not in meant]
+        if others:
+            parts.append(f"its {_with_near_misses(others, self.missing)} {_are(others)} no class")
         return ", and ".join(parts)
 
 

@@ -30,7 +30,7 @@ class LoadImage(BaseTransform):
         """Adds ``img`` (H, W, 3), ``img_shape`` and ``ori_shape`` (H, W).
 
         Raises:
-            UserError: the file cannot be read, and why.
+            UserError: the file cannot be read, and why; or it is not of the size that annotations give it.
         """
         path = results["img_path"]
         try:
@@ -39,6 +39,12 @@ class LoadImage(BaseTransform):
             raise UserError(
                 f"image {path} cannot be read: {error}; mend the file or take it out of the data"
             ) from error
+        stated = (results.get("height"), results.get("width"))
+        if None not in stated and stated != image.shape[:2]:
+            raise UserError(
+                f"image {path} has {image.shape[1]} x {image.shape[0]} pixels, but annotations of an image of "
+                f"{stated[1]} x {stated[0]}: use the image that was annotated, or correct the annotations"
+            )
         if self.to_float32:
             image = image.astype(np.float32)
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])

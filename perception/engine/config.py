@@ -1,4 +1,4 @@
-"""Reading a config, and checking that what it names is there before anything slow starts."""
+"""Reading a config, and checking that the initial weights it names are there before anything slow starts."""
 
 from __future__ import annotations
 
@@ -52,18 +52,6 @@ def subconfig(cfg: Config, key: str) -> Config:
     return Config({key.rsplit(".", 1)[-1]: part})
 
 
-def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Checks that the data sets of ``splits`` (of ``train``, ``val``, ``test``) exist.
-
-    Raises:
-        UserError: naming the first missing file or folder, the expected layout, and what runs without it.
-    """
-    for split in splits:
-        loader = cfg.get(f"{split}_dataloader")
-        if loader is not None:
-            _check_dataset(loader["dataset"])
-
-
 def check_initial_weights(cfg: Config) -> None:
     """Checks that the local files that ``init_cfg`` names exist.
 
@@ -80,27 +68,24 @@ def check_initial_weights(cfg: Config) -> None:
             )
 
 
+def pretrained_keys(model: dict) -> list[str]:
+    """Dotted keys, below ``model``, of every ``init_cfg`` that names a checkpoint."""
+
+    def keys(node: dict, place: str) -> Iterator[str]:
+        for key, value in node.items():
+            if not isinstance(value, dict):
+                continue
+            if key == "init_cfg" and value.get("checkpoint"):
+                yield f"{place}init_cfg"
+            yield from keys(value, f"{place}{key}.")
+
+    return list(keys(model, ""))
+
+
 def drop_initial_weights(cfg: Config) -> None:
     """Removes every pre-trained ``init_cfg``, for a model whose weights all come from a checkpoint."""
     for init in list(_pretrained(cfg.model)):
         init.clear()
-
-
-def _check_dataset(dataset: dict) -> None:
-    if "dataset" in dataset:  # a wrapper such as RepeatDataset
-        return _check_dataset(dataset["dataset"])
-    root = Path(dataset.get("data_root") or "")
-    wanted = [root / dataset["ann_file"]] if dataset.get("ann_file") else []
-    wanted += [root / prefix for prefix in (dataset.get("data_prefix") or {}).values() if isinstance(prefix, str)]
-    for path in wanted:
-        if not path.exists():
-            layout = ", ".join(str(p.relative_to(root)) + ("" if p.suffix else "/") for p in wanted)
-            hint = (
-                f"make it with: python tools/make_demo_data.py {root.name} --out {root}"
-                if root.parts[:2] == ("data", "demo")
-                else "link or copy the data set there; configs/demo/ runs on built-in data without it"
-            )
-            raise UserError(f"data set not found: {path} is missing; expected the folder {root}/ with {layout}; {hint}")
 
 
 def _pretrained(node: object) -> Iterator[dict]:

@@ -227,3 +227,11 @@ def test_panoptic_maps_are_checked(tmp_path):
     Image.fromarray(codes[:20]).save(path)
     with pytest.raises(UserError, match=r"0\.png has 32 x 20 pixels, but its image 32 x 24; the image is .*0\.jpg"):
         load()
+
+
+def test_the_size_that_annotations_give_has_to_be_the_files(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 6)).save(path)
+    assert LoadImage()({"img_path": str(path), "height": 6, "width": 8})["img_shape"] == (6, 8)
+    with pytest.raises(UserError, match=r"a\.png has 8 x 6 pixels, but annotations of an image of 6 x 8"):
+        LoadImage()({"img_path": str(path), "height": 8, "width": 6})

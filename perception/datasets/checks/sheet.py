@@ -1,0 +1,156 @@
+"""A contact sheet: samples of a data set with their labels, as training sees them before augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmdet.visualization import get_palette
+from mmengine.dataset import BaseDataset
+from PIL import Image, ImageDraw, ImageFont
+from pycocotools import mask as rle
+
+from perception.datasets.images import UnreadableImageError, read_image
+from perception.datasets.seg_maps import read_seg_map
+from perception.engine.atomic import replacing
+from perception.evaluation.panoptic_quality import rgb2id
+
+from .config import DataSet
+
+COLUMNS, ROWS = 5, 4
+TILE = 384
+"""Pixels of a sample's square; a line of text is below it."""
+
+_TEXT = 22
+_OPACITY = 0.4
+_IGNORED = 255
+
+
+def draw_sheet(dataset: DataSet, path: Path) -> bool:
+    """Writes a JPEG of up to 20 images, among them as many classes as possible; False where samples are no images.
+
+    Boxes are drawn in their class's colour with its name, crowds and ignored objects thinly; masks and maps of classes
+    are laid over the image.
+
+    Args:
+        dataset: one that can be built.
+        path: of the sheet.
+    """
+    arguments = {key: value for key, value in dataset.cfg.items() if key not in ("type", "pipeline")}
+    built = dataset.kind(**arguments, pipeline=[])
+    if "img_path" not in built.get_data_info(0):
+        return False
+    classes = built.metainfo.get("classes") or ()
+    palette = get_palette(built.metainfo.get("palette") or "random", max(len(classes), 1))
+    samples = [built.get_data_info(place) for place in _choose(built)]
+    sheet = Image.new("RGB", (COLUMNS * TILE, -(-len(samples) // COLUMNS) * (TILE + _TEXT)), "white")
+    for number, info in enumerate(samples):
+        place = (number % COLUMNS * TILE, number // COLUMNS * (TILE + _TEXT))
+        sheet.paste(_tile(info, classes, palette), place)
+        caption = Path(info["img_path"]).name
+        ImageDraw.Draw(sheet).text((place[0] + 4, place[1] + TILE + 2), caption[-48:], "black", _font(14))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        sheet.save(file, "JPEG", quality=90)
+    return True
+
+
+def _choose(built: BaseDataset) -> list[int]:
+    """Places of images: for each class the first that has it, then a regular sample."""
+    number = COLUMNS * ROWS
+    chosen: dict[int, None] = {}
+    seen: set[int] = set()
+    for place in range(min(len(built), 5000)):
+        labels = {label for entry in built.get_data_info(place).get("instances", ()) for label in _labels(entry)}
+        if labels - seen and len(chosen) < number // 2:
+            seen |= labels
+            chosen[place] = None
+    for place in np.linspace(0, len(built) - 1, min(number, len(built))).round().astype(int).tolist():
+        if len(chosen) < number:
+            chosen[place] = None
+    return sorted(chosen)
+
+
+def _labels(entry: dict) -> list[int]:
+    label = entry["bbox_label"]
+    return [label] if isinstance(label, int) else list(label)
+
+
+def _tile(info: dict, classes: Sequence[str], palette: Sequence[tuple[int, int, int]]) -> Image.Image:
+    tile = Image.new("RGB", (TILE, TILE), (235, 235, 235))
+    try:
+        pixels = read_image(info["img_path"])
+        pixels = _with_masks(pixels, info, palette)
+        pixels = _with_map(pixels, info, palette)
+    except UnreadableImageError as error:
+        ImageDraw.Draw(tile).text((8, 8), str(error), "red", _font(14))
+        return tile
+    height, width = pixels.shape[:2]
+    scale = (TILE - 4) / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
+    canvas = ImageDraw.Draw(image)
+    for entry in info.get("instances", ()):
+        if isinstance(entry["bbox_label"], int):
+            label = entry["bbox_label"]
+            _draw_box(canvas, np.array(entry["bbox"], float) * scale, entry, classes[label], tuple(palette[label]))
+    tile.paste(image, (2, 2))
+    return tile
+
+
+def _draw_box(canvas: ImageDraw.ImageDraw, box: np.ndarray, entry: dict, name: str, colour: tuple) -> None:
+    if len(box) == 4:
+        x1, y1, x2, y2 = box
+        corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+    else:
+        corners = box.reshape(4, 2)
+    outline = [tuple(point) for point in (*corners, corners[0])]
+    if entry.get("ignore_flag"):
+        canvas.line(outline, colour, 1)
+        return
+    canvas.line(outline, colour, 2)
+    place = (corners[:, 0].min() + 2, corners[:, 1].min() + 1)
+    canvas.rectangle(canvas.textbbox(place, name, _font(12)), colour)
+    canvas.text(place, name, "white" if sum(colour) < 380 else "black", _font(12))
+
+
+def _with_masks(pixels: np.ndarray, info: dict, palette: Sequence) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    for entry in info.get("instances", ()):
+        given = entry.get("mask")
+        if isinstance(given, list):
+            given = [polygon for polygon in given if len(polygon) >= 6]
+        if not given:
+            continue
+        plain = isinstance(given, list) or isinstance(given["counts"], list)
+        code = rle.frPyObjects(given, height, width) if plain else given
+        mask = rle.decode(rle.merge(code) if isinstance(code, list) else code).astype(bool)
+        pixels = _blend(pixels, mask, palette[entry["bbox_label"]])
+    return pixels
+
+
+def _with_map(pixels: np.ndarray, info: dict, palette: Sequence) -> np.ndarray:
+    if not info.get("seg_map_path"):
+        return pixels
+    if "segments_info" in info:
+        ids = rgb2id(read_image(info["seg_map_path"]))
+        places = [(ids == segment["id"], segment["category"]) for segment in info["segments_info"]]
+    else:
+        stored = read_seg_map(info["seg_map_path"])
+        first = 1 if info.get("reduce_zero_label") else 0
+        places = [(stored == value, value - first) for value in np.unique(stored) if first <= value < _IGNORED]
+    for place, label in places:
+        if label < len(palette):
+            pixels = _blend(pixels, place, palette[label])
+    return pixels
+
+
+def _blend(pixels: np.ndarray, place: np.ndarray, colour: Sequence[int]) -> np.ndarray:
+    mixed = pixels.copy()
+    mixed[place] = ((1 - _OPACITY) * pixels[place] + _OPACITY * np.array(colour)).astype(np.uint8)
+    return mixed
+
+
+def _font(size: int) -> ImageFont.ImageFont:
+    return ImageFont.load_default(size)
