@@ -91,6 +91,11 @@ RUN_BY = {
         "tests/projects/arc/test_backbone.py::test_a_plain_resnet_becomes_a_start"
     ),
     "python tools/convert_checkpoint.py freqfusion": "tests/projects/freqfusion/test_converter.py::test_tool",
+    "python tools/make_config.py": "tests/engine/test_make_config.py::test_the_command",
+    "python tools/check_data.py": "tests/engine/test_make_config.py::test_the_command",
+    "python tools/train.py my.py": (
+        "tests/engine/test_make_config.py::test_it_trains_and_starts_from_weights_of_other_classes"
+    ),
     "python tools/gpu_check.py": "tests/tools/test_gpu_check.py::test_its_comparisons_find_no_difference",
     "python -m perception.ops": "tests/ops/test_backend.py::test_every_operator_is_reported",
     "python -m perception.ops.build --help": "tests/test_documented_commands.py::test_help_of_the_build",

@@ -107,6 +107,7 @@ param_scheduler = [
 ]
 train_cfg.max_iters = max_iters
 train_cfg.val_interval = max_iters
+auto_scale_lr.base_batch_size = 8
 default_hooks.checkpoint.interval = 200
 default_hooks.checkpoint.max_keep_ckpts = 1
 default_hooks.logger.interval = 20

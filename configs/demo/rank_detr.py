@@ -102,6 +102,7 @@ param_scheduler = [
 ]
 train_cfg.max_iters = max_iters
 train_cfg.val_interval = max_iters
+auto_scale_lr.base_batch_size = 4
 default_hooks.checkpoint.interval = 300
 default_hooks.checkpoint.max_keep_ckpts = 1
 default_hooks.logger.interval = 20

@@ -15,9 +15,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from . import checkpoint, screen
-from .config import check_data, check_initial_weights, drop_initial_weights
+from .config import check_initial_weights, drop_initial_weights
+from .data_check import check_data, check_labels
 from .dump import DumpPredictions
 from .errors import UserError
+from .fine_tuning import RenewedHeadHook
 
 
 def build_train_runner(cfg: Config) -> Runner:
@@ -37,6 +39,8 @@ def build_train_runner(cfg: Config) -> Runner:
     check_data(cfg, ("train", "val"))
     if not cfg.get("load_from"):
         check_initial_weights(cfg)
+    elif not cfg.get("resume"):
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), dict(type=RenewedHeadHook)]
     return _runner(cfg)
 
 
@@ -57,6 +61,7 @@ def build_test_runner(cfg: Config, weights: str, out: str | None = None, show_di
         raise UserError(f"--out must end in .pkl or .pickle, got {out}")
     loaded = checkpoint.load_checkpoint_file(weights)
     check_data(cfg, ("test",))
+    check_labels(cfg, loaded, weights)
     if show_dir is not None:
         hook = cfg.default_hooks.get("visualization")
         if hook is None:

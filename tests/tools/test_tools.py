@@ -35,7 +35,18 @@ def _in_the_repository(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "test", "print_config", "convert_checkpoint", "make_demo_data", "infer", "demo"]
+    "name",
+    [
+        "train",
+        "test",
+        "check_data",
+        "make_config",
+        "print_config",
+        "convert_checkpoint",
+        "make_demo_data",
+        "infer",
+        "demo",
+    ],
 )
 def test_help_has_an_example(run_tool, name):
     done = run_tool(name, "--help")
@@ -112,7 +123,7 @@ def test_train_then_test(run_tool, shapes_folder, tmp_path):
     assert len(lines) < 60 < len(written.splitlines()) / 10
     saved = torch.load(work / "iter_2.pth", weights_only=False)
     assert saved["meta"]["seed"] == 3
-    assert saved["optimizer"]["param_groups"][0]["initial_lr"] == pytest.approx(1e-3 * 2 / 16)
+    assert saved["optimizer"]["param_groups"][0]["initial_lr"] == pytest.approx(1e-3 * 2 / 4)
 
     dump, pictures = tmp_path / "predictions.pkl", tmp_path / "pictures"
     done = run_tool(
@@ -126,7 +137,7 @@ def test_train_then_test(run_tool, shapes_folder, tmp_path):
 
 
 def test_test_refuses_another_model(run_tool, shapes_folder, checkpoint, tmp_path):
-    values = {**TINY, **data_options(shapes_folder), "model.bbox_head.num_classes": 7}
+    values = {**TINY, **data_options(shapes_folder), "model.transformer.feedforward_channels": 32}
     done = run_tool("test", DEMO, checkpoint, "--work-dir", tmp_path, *options(values))
     assert done.code == 1
     assert "is not of this model" in done.err
