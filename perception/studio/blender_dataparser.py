@@ -57,6 +57,11 @@ class StatedBlender(Blender):
             dataparser_scale=self.scale_factor,
         )
         if self.config.ply_path is not None:
+            if bool(centre.any()):
+                raise SceneError(
+                    f"--ply-path {self.config.ply_path} cannot be used with poses far from the origin: subtract "
+                    f"{centre.tolist()} from the points and from all poses"
+                )
             outputs.metadata.update(self._load_3D_points(self.config.data / self.config.ply_path))
         return outputs
 

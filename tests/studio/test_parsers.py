@@ -326,6 +326,13 @@ def test_map_coordinates_keep_the_shape_of_the_scene(copy, layout, config):
     assert float(transform[:, 3].abs().max()) > 1e5
 
 
+def test_points_of_blender_files_do_not_move(copy):
+    folder = copy("blender")
+    shift("blender", folder)
+    with pytest.raises(SceneError, match=r"--ply-path points\.ply cannot be used .* subtract \[51234\d"):
+        read(BlenderDataParserConfig(ply_path=Path("points.ply")), folder)
+
+
 def test_map_coordinates_of_instant_ngp_are_refused(copy):
     folder = copy("ngp")
     shift("ngp", folder)
