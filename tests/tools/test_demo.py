@@ -12,7 +12,9 @@ from tests.projects.rank_detr.demo import tiny_config
 def test_the_demo(shapes_folder, tmp_path, monkeypatch, capsys):
     data, work = tmp_path / "shapes", tmp_path / "work"
     config = tmp_path / "tiny.py"
-    tiny_config(data, work, train_cfg__max_iters=2, default_hooks__checkpoint__interval=2).dump(config)
+    settings = {"train_cfg__max_iters": 4, "train_cfg__val_interval": 4, "default_hooks__checkpoint__interval": 2}
+    settings["default_hooks__checkpoint__max_keep_ckpts"] = 2
+    tiny_config(data, work, **settings).dump(config)
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setattr("sys.argv", ["tools/demo.py", "--data", str(data), "--work-dir", str(work)])
     demo = runpy.run_path("tools/demo.py")["main"]
@@ -28,9 +30,13 @@ def test_the_demo(shapes_folder, tmp_path, monkeypatch, capsys):
     assert "[2/3]" not in shown
     assert "AP50" in shown
 
-    # A training that was killed after its first checkpoint, before its metrics.
+    # A training that was killed after its first checkpoint goes on from there.
+    (work / "iter_4.pth").unlink()
+    (work / "last_checkpoint").write_text(str(work / "iter_2.pth"))
     for log in work.glob("*/vis_data/scalars.json"):
         log.write_text("")
     demo()
     shown = capsys.readouterr().out
     assert f"train.py {config} --work-dir {work} --resume" in shown
+    assert "[4/4]" in shown
+    assert (work / "iter_4.pth").is_file()
