@@ -1,4 +1,4 @@
-"""Builds the native operators on a CUDA machine, tests them on the GPU and times them there.
+"""Builds the native operators on a CUDA machine, tests them and the systems' cores on the GPU and times both there.
 
 Needs torch, a C++ compiler and the CUDA toolkit; torchvision adds peers to the table. One call does it all, and is
 meant to take less than eight minutes.
@@ -93,6 +93,39 @@ def derivatives(device: str = "cuda") -> list[str]:
             problems.append(f"gradient of {name}: {' '.join(str(error).split())[:300]}")
     print(f"{len(DIFFERENTIABLE)} gradients checked against differences, {len(problems)} differ.", flush=True)
     return problems
+
+
+def systems(device: str = "cuda") -> list[str]:
+    """Loss and gradients of every system's core on a device against those on the CPU; what differs."""
+    from system_cases import cores, gradients
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    problems, names = [], []
+    for name, core in cores(large=False):
+        names.append(name)
+        try:
+            for ours, expected in zip(gradients(core, device), gradients(core, "cpu"), strict=True):
+                scale = float(expected.abs().max())
+                torch.testing.assert_close(ours.cpu(), expected, rtol=2e-3, atol=2e-3 * scale)
+        except Exception as error:
+            problems.append(f"system {name}: {' '.join(str(error).split())[:300]}")
+    print(f"Cores of {', '.join(names)} on {device} and on the CPU, {len(problems)} differ.", flush=True)
+    return problems
+
+
+def step_times(repeats: int) -> list[str]:
+    """Lines of a table: forward and backward of every system's core at the sizes of its recipe."""
+    from system_cases import cores, gradients
+
+    lines = ["", "| system | forward and backward, ms | peak memory, MiB |", "|---|---|---|"]
+    for name, core in cores(large=True):
+        torch.cuda.reset_peak_memory_stats()
+        took = milliseconds(lambda core=core: gradients(core, "cuda"), min(repeats, 5))
+        lines.append(f"| {name} | {took:.1f} | {torch.cuda.max_memory_allocated() / 2**20:.0f} |")
+        print(lines[-1], flush=True)
+        core.module.to("cpu")
+        torch.cuda.empty_cache()
+    return lines
 
 
 def milliseconds(run: Callable[[], object], repeats: int) -> float:
@@ -190,12 +223,14 @@ def main() -> None:
 
     if "cuda" not in backend.devices():
         sys.exit(f"No CUDA kernels: {backend.reason()}.")
-    problems = equality() + derivatives()
+    problems = equality() + derivatives() + systems()
     print("\n".join(problems))
     if problems:
         print("After an illegal access on the GPU all later cases fail: look at the first problem.")
     if not args.no_timing:
         title = f"# GPU figures\n\n`python tools/gpu_check.py` on {device}, torch {torch.__version__}.\n\n"
+        steps = step_times(args.repeats)
+        title += "\n".join(steps) + "\n\n"
         table(args.repeats, time.monotonic() + args.compile_budget, args.out, title)
     print(f"Done in {time.monotonic() - started:.0f} s.")
     if problems:

@@ -47,3 +47,10 @@ def test_its_comparisons_find_no_difference():
     check = runpy.run_path(str(REPOSITORY / "tools" / "gpu_check.py"))
     assert check["equality"]("cpu") == []
     assert check["derivatives"]("cpu") == []
+
+
+def test_cores_of_all_systems_run(capsys):
+    check = runpy.run_path(str(REPOSITORY / "tools" / "gpu_check.py"))
+    assert check["systems"]("cpu") == []
+    projects = {path.parent.name for path in (REPOSITORY / "projects").glob("*/__init__.py")}
+    assert capsys.readouterr().out == f"Cores of {', '.join(sorted(projects))} on cpu and on the CPU, 0 differ.\n"
