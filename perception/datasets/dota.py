@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.datasets.class_names import near_miss
+
 _HEADERS = ("imagesource", "gsd")
 _PATCH = re.compile(r"(?P<image>.+)__(?P<size>\d+)__(?P<x>\d+)___(?P<y>\d+)")
 
@@ -75,7 +77,11 @@ def class_numbers(labels: Labels, classes: Sequence[str], path: str | Path) -> n
     known = {name: number for number, name in enumerate(classes)}
     strange = sorted(set(labels.classes) - known.keys())
     if strange:
-        raise ValueError(f"{path} has objects of class {strange[0]!r}; classes of the config: {', '.join(known)}")
+        near = near_miss(strange[0], known)
+        meant = f" ({near!r}?)" if near else ""
+        raise ValueError(
+            f"{path} has objects of class {strange[0]!r}{meant}; classes of the config: {', '.join(known)}"
+        )
     return np.array([known[name] for name in labels.classes], np.int64)
 
 

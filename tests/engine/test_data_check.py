@@ -15,6 +15,8 @@ from PIL import Image
 from perception.datasets.checks import coco_facts
 from perception.datasets.coco import CocoObjects, CocoSegments
 from perception.datasets.coco_file import read_coco
+from perception.datasets.dota_patches import DotaPatches
+from perception.datasets.segmentation import SegmentationFolders
 from perception.engine.data_check import check_data, check_labels, draw_sheets, examine
 from perception.engine.errors import UserError
 from perception.evaluation.coco import CocoObjectsMetric
@@ -349,6 +351,61 @@ def test_panoptic_maps_are_looked_for(tmp_path):
     assert "num_stuff_classes is 2, but the data set has 1" in found[1]
 
 
+def masks(folder, values, size=(40, 30)):
+    """A data set of four images and masks with these values in bands."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for number in range(4):
+        bands = np.array(values, np.uint8)[np.arange(30) * len(values) // 30]
+        Image.fromarray(bands[:, None].repeat(40, 1)).resize(size, 0).save(folder / "masks" / f"{number}.png")
+        Image.new("RGB", (40, 30)).save(folder / "images" / f"{number}.png")
+    dataset = dict(
+        type=SegmentationFolders, data_root=str(folder), data_prefix=dict(img_path="images", seg_map_path="masks"),
+        img_suffix=".png", seg_map_suffix=".png", reduce_zero_label=False, metainfo=dict(classes=CLASSES),
+    )  # fmt: skip
+    return Config(dict(model=dict(decode_head=dict(num_classes=3)), train_dataloader=dict(dataset=dataset)))
+
+
+def test_masks_are_looked_into(tmp_path):
+    report = examine(masks(tmp_path / "a", (0, 0, 1, 255)), ("train",))
+    assert report.errors == []
+    assert "classes: cat 65.2%, dog 34.8%, bird 0.0%\n  76.7% of the pixels of 4 masks have a class" in report.text()
+    assert [text.split("): ")[1] for text in report.warnings] == ["1 of 3 classes are in no mask: bird"]
+    for values, size, message in (
+        ((0, 1, 3), (40, 30), "4 of 4 masks .* has values that are no labels: 3"),
+        ((0, 1, 2), (30, 30), "has 30 x 30 pixels, but its image 40 x 30"),
+        ((0, 255), (40, 30), "hold only 0 and 255: no label but 0"),
+    ):
+        (found,) = errors(masks(tmp_path / f"b{len(list(tmp_path.iterdir()))}", values, size))
+        assert re.search(message, found)
+
+
+def test_rotated_boxes_lie_in_their_images(tmp_path):
+    def objects(scale, number=4):
+        for name in ("images", "labels"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        for image in range(3):
+            Image.new("RGB", (64, 64)).save(tmp_path / "images" / f"{image}.png")
+            box = " ".join(str(scale * value) for value in (40, 40, 50, 40, 50, 45, 40, 45))
+            inside = "1 1 9 1 9 9 1 9 dog 0\n" * number
+            (tmp_path / "labels" / f"{image}.txt").write_text(f"{box} cat 0\n{inside}")
+        dataset = dict(
+            type=DotaPatches, data_root=str(tmp_path), ann_file="labels", data_prefix=dict(img_path="images"),
+            metainfo=dict(classes=CLASSES),
+        )  # fmt: skip
+        return Config(dict(model={}, train_dataloader=dict(dataset=dataset)))
+
+    assert errors(objects(1)) == []
+    (found,) = errors(objects(2, number=1))
+    assert "3 of 6 objects have their centre outside their image: 0.png, 1.png, 2.png" in found
+    (found,) = examine(objects(2, number=9), ("train",)).warnings
+    assert "3 of 30 objects" in found
+    cfg = objects(1)
+    cfg.train_dataloader.dataset.metainfo.classes = ("cat", "Dog")
+    (found,) = errors(cfg)
+    assert "has objects of class 'dog' ('Dog'?); classes of the config: cat, Dog" in found
+
+
 def test_wrapped_data_sets(tmp_path):
     cfg = config(write(tmp_path, first("file_name", "gone.png", "images")))
     one = cfg.train_dataloader.dataset
@@ -437,7 +494,7 @@ def test_sheets_show_the_labels(tmp_path):
     (unmasked,) = draw_sheets(cfg, ("train",), tmp_path / "plain_sheets")
     with Image.open(unmasked) as sheet:
         others = np.asarray(sheet).astype(int)
-    assert pixels.shape == others.shape == (384 + 22, 5 * 384, 3)
+    assert pixels.shape == others.shape == (384 + 22 + 28, 5 * 384, 3)
     # The cat of the second picture (grey 40, box 3, 2, 10, 6) is tinted; the border below it is not.
     inside = np.s_[40:60, 384 + 60 : 384 + 100]
     outside = np.s_[200:220, 384 + 200 : 384 + 260]

@@ -6,16 +6,19 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 from mmengine.dataset import BaseDataset
 
 from perception.datasets.class_names import listed
 from perception.datasets.images import UnreadableImageError, read_header
-from perception.datasets.seg_maps import Labels, check_seg_map
+from perception.datasets.seg_maps import Labels, read_seg_map, seg_map_fault
 from perception.engine.errors import UserError
 
 from .config import DataSet
 from .files import SAMPLE, look_at_headers, look_for_files
-from .report import Findings, Section
+from .report import Findings, Section, some
+
+_MANY = 0.2
 
 
 def look_at_built(dataset: DataSet, limit: int = SAMPLE) -> tuple[Section, list[str]]:
@@ -41,15 +44,18 @@ def look_at_built(dataset: DataSet, limit: int = SAMPLE) -> tuple[Section, list[
         return section, []
     paths = [info["img_path"] for info in infos if "img_path" in info]
     there = look_for_files("", paths, section.findings)
-    look_at_headers("", [paths[place] for place in there], [(0, 0)] * len(there), section.findings, limit)
+    opened = look_at_headers("", [paths[place] for place in there], [(0, 0)] * len(there), section.findings, limit)
     for key in sorted(infos[0].keys() - {"img_path", "seg_map_path"}):
         if key.endswith("_path") and isinstance(infos[0][key], str):
             look_for_files(
                 "", list(dict.fromkeys(info[key] for info in infos)), section.findings, what=f"{key[:-5]} files"
             )
-    if paths and "seg_map_path" in infos[0]:
-        _look_at_maps([infos[place] for place in there], len(built.metainfo["classes"]), section.findings, limit)
     section.facts += _statistics(built, infos)
+    seen = [infos[there[place]] for place in opened]
+    _look_at_places(seen, list(opened.values()), section.findings)
+    if paths and "seg_map_path" in infos[0]:
+        maps = [infos[place] for place in there]
+        _look_at_maps(maps, built.metainfo["classes"], section, max(1, limit // 4))
     return section, paths
 
 
@@ -70,20 +76,63 @@ def _statistics(built: BaseDataset, infos: Sequence[dict]) -> list[str]:
     return [*lines, "classes: " + ", ".join(f"{name} {counts[label]}" for label, name in enumerate(classes))]
 
 
-def _look_at_maps(infos: Sequence[dict], classes: int, findings: Findings, limit: int) -> None:
+def _look_at_maps(infos: Sequence[dict], classes: Sequence[str], section: Section, limit: int) -> None:
     """Maps of classes against their images; of more than ``limit``, a regular sample."""
+    findings = section.findings
     there = look_for_files("", [os.path.normpath(info["seg_map_path"]) for info in infos], findings, what="masks")
     sample = there[:: max(1, -(-len(there) // limit))]
-    faults = []
+    faults, pixels = [], np.zeros(2**16, np.int64)
     for place in sample:
         info = infos[place]
-        labels = Labels(info.get("num_labels", classes), bool(info.get("reduce_zero_label")))
+        labels = Labels(info.get("num_labels", len(classes)), bool(info.get("reduce_zero_label")))
         try:
             header = read_header(info["img_path"])
         except UnreadableImageError:
             continue  # named with the images
-        fault = check_seg_map(info["seg_map_path"], (header.width, header.height), labels)
+        try:
+            seg_map = read_seg_map(info["seg_map_path"])
+            fault = seg_map_fault(seg_map, (header.width, header.height), labels)
+        except UnreadableImageError as error:
+            fault = f"cannot be used: {error}"
         if fault:
-            faults.append(fault)
+            faults.append(f"mask {info['seg_map_path']} {fault}")
+            continue
+        pixels += np.bincount(seg_map.ravel(), minlength=len(pixels))
     if faults:
         findings.error(f"{len(faults)} of {len(sample)} masks that were looked at are no maps of classes: {faults[0]}")
+        return
+    first = int(bool(infos[0].get("reduce_zero_label")))
+    if not infos[0].get("label_map"):
+        section.facts[-1:] = _shares(classes, pixels[first : first + len(classes)], int(pixels.sum()), len(sample))
+        unseen = [name for name, count in zip(classes, pixels[first:]) if not count]
+        if unseen and len(sample) == len(there):
+            findings.warn(f"{len(unseen)} of {len(classes)} classes are in no mask: {listed(unseen)}")
+
+
+def _shares(classes: Sequence[str], pixels: np.ndarray, total: int, masks: int) -> list[str]:
+    """Which share of the labelled pixels each class has."""
+    labelled = max(int(pixels.sum()), 1)
+    shares = ", ".join(f"{name} {count / labelled:.1%}" for name, count in zip(classes, pixels))
+    return [f"classes: {shares}", f"{pixels.sum() / max(total, 1):.1%} of the pixels of {masks} masks have a class"]
+
+
+def _look_at_places(infos: Sequence[dict], sizes: Sequence[tuple[int, int]], findings: Findings) -> None:
+    """Whether the centres of objects lie within their images.
+
+    Args:
+        infos: of images that were opened.
+        sizes: width and height of each.
+    """
+    total, outside, examples = 0, 0, []
+    for info, (width, height) in zip(infos, sizes):
+        boxes = [entry["bbox"] for entry in info.get("instances", ()) if len(entry["bbox"])]
+        if not boxes:
+            continue
+        x, y = np.array(boxes, float).reshape(len(boxes), -1, 2).mean(1).T
+        wrong = int(((x < 0) | (y < 0) | (x > width) | (y > height)).sum())
+        total, outside = total + len(boxes), outside + wrong
+        examples += [os.path.basename(info["img_path"])] if wrong else []
+    if outside:
+        say = findings.error if outside > _MANY * total else findings.warn
+        say(f"{outside} of {total} objects have their centre outside their image: {some(examples)}",
+            "are coordinates those of these images, in pixels?")  # fmt: skip

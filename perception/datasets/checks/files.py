@@ -44,7 +44,7 @@ def look_for_files(folder: str, names: Sequence[str], findings: Findings, what: 
 
 def look_at_headers(
     folder: str, names: Sequence[str], sizes: Sequence[tuple[float, float]], findings: Findings, limit: int = SAMPLE
-) -> list[tuple[int, int]]:
+) -> dict[int, tuple[int, int]]:
     """Whether files are images and as large as annotations say; of more than ``limit``, a regular sample.
 
     Args:
@@ -52,10 +52,10 @@ def look_at_headers(
         sizes: (width, height) of each as annotated; 0 where that is unknown.
 
     Returns:
-        The sizes of those that were looked at.
+        Width and height of those that were looked at, by place.
     """
     places = range(0, len(names), max(1, -(-len(names) // limit)))
-    seen, unreadable, other, turned = [], [], [], []
+    seen, unreadable, other, turned = {}, [], [], []
     for place in places:
         path = os.path.join(folder, names[place])
         try:
@@ -64,23 +64,23 @@ def look_at_headers(
             unreadable.append(f"{names[place]} ({error})")
             continue
         size = (header.width, header.height)
-        seen.append(size)
+        seen[place] = size
         if all(sizes[place]) and size != tuple(sizes[place]):
             width, height = map(int, sizes[place])
             other.append(f"{names[place]} has {size[0]} x {size[1]} pixels, not {width} x {height}")
             if size == (height, width) and orientation_of_file(path) > 4:
                 turned.append(names[place])
-    of_those = f" of {len(places)} that were looked at" if len(places) < len(names) else f" of {len(names)}"
+    of_those = f"of {len(places)} images" + (" that were looked at" if len(places) < len(names) else "")
     if unreadable:
-        findings.error(f"{len(unreadable)}{of_those} images cannot be read: {some(unreadable)}", "mend or remove them")
+        findings.error(f"{len(unreadable)} {of_those} cannot be read: {some(unreadable)}", "mend or remove them")
     if len(other) > len(turned):
         findings.error(
-            f"{len(other)}{of_those} images are of another size than the annotations say: {some(other)}",
+            f"{len(other)} {of_those} are of another size than the annotations say: {some(other)}",
             "boxes would lie elsewhere: use the images that were annotated, or correct width, height and the boxes",
         )
     elif turned:
         findings.error(
-            f"{len(turned)}{of_those} images are turned by their EXIF orientation, and annotations are of the unturned "
+            f"{len(turned)} {of_those} are turned by their EXIF orientation, and annotations are of the unturned "
             f"picture: {some(turned)}",
             "images are read upright; turn the annotations, or store the images without that tag",
         )

@@ -24,14 +24,15 @@ TILE = 384
 
 _TEXT = 22
 _OPACITY = 0.4
+_LEGEND = 150
 _IGNORED = 255
 
 
 def draw_sheet(dataset: DataSet, path: Path) -> bool:
     """Writes a JPEG of up to 20 images, among them as many classes as possible; False where samples are no images.
 
-    Boxes are drawn in their class's colour with its name, crowds and ignored objects thinly; masks and maps of classes
-    are laid over the image.
+    Boxes are drawn in their class's colour, with its name where that fits in, crowds and ignored objects thinly; masks
+    and maps of classes are laid over the image. A legend has the colours of the classes that are shown.
 
     Args:
         dataset: one that can be built.
@@ -44,7 +45,10 @@ def draw_sheet(dataset: DataSet, path: Path) -> bool:
     classes = built.metainfo.get("classes") or ()
     palette = get_palette(built.metainfo.get("palette") or "random", max(len(classes), 1))
     samples = [built.get_data_info(place) for place in _choose(built)]
-    sheet = Image.new("RGB", (COLUMNS * TILE, -(-len(samples) // COLUMNS) * (TILE + _TEXT)), "white")
+    legend = _legend(_shown(samples), classes, palette)
+    rows = -(-len(samples) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * TILE, rows * (TILE + _TEXT) + legend.height), "white")
+    sheet.paste(legend, (0, rows * (TILE + _TEXT)))
     for number, info in enumerate(samples):
         place = (number % COLUMNS * TILE, number // COLUMNS * (TILE + _TEXT))
         sheet.paste(_tile(info, classes, palette), place)
@@ -111,8 +115,36 @@ def _draw_box(canvas: ImageDraw.ImageDraw, box: np.ndarray, entry: dict, name: s
         return
     canvas.line(outline, colour, 2)
     place = (corners[:, 0].min() + 2, corners[:, 1].min() + 1)
-    canvas.rectangle(canvas.textbbox(place, name, _font(12)), colour)
+    frame = canvas.textbbox(place, name, _font(12))
+    if frame[2] > corners[:, 0].max() or frame[3] > corners[:, 1].max():
+        return  # it would hide the object
+    canvas.rectangle(frame, colour)
     canvas.text(place, name, "white" if sum(colour) < 380 else "black", _font(12))
+
+
+def _shown(samples: Sequence[dict]) -> list[int]:
+    """Labels that occur in samples of boxes or segments; of maps of classes, which say nothing of it, none."""
+    found = {label for info in samples for entry in info.get("instances", ()) for label in _labels(entry)}
+    return sorted(found | {segment["category"] for info in samples for segment in info.get("segments_info", ())})
+
+
+def _legend(labels: Sequence[int], classes: Sequence[str], palette: Sequence) -> Image.Image:
+    """Names beside their colours, in as many lines as they need."""
+    width = COLUMNS * TILE
+    canvas = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    places, x, y = [], 6, 6
+    for label in list(labels or range(len(classes)))[:_LEGEND]:
+        length = canvas.textlength(classes[label], _font(14)) + 36
+        if x + length > width:
+            x, y = 6, y + _TEXT
+        places.append((x, y, label))
+        x += length
+    legend = Image.new("RGB", (width, y + _TEXT if places else 0), "white")
+    canvas = ImageDraw.Draw(legend)
+    for x, y, label in places:
+        canvas.rectangle((x, y, x + 14, y + 14), tuple(palette[label]))
+        canvas.text((x + 19, y - 1), classes[label], "black", _font(14))
+    return legend
 
 
 def _with_masks(pixels: np.ndarray, info: dict, palette: Sequence) -> np.ndarray:
