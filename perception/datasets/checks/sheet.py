@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as rle
 
 from perception.datasets.images import UnreadableImageError, read_image
+from perception.datasets.panoptic_code import rgb2id
 from perception.datasets.seg_maps import read_seg_map
 from perception.engine.atomic import replacing
-from perception.evaluation.panoptic_quality import rgb2id
 
 from .config import DataSet
 
