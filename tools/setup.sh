@@ -25,7 +25,7 @@ fingerprint() { # what the environment was made from
     "$VENV/bin/python" - <<'PY'
 import hashlib, pathlib, sys
 digest = hashlib.sha256(f"{sys.version_info[:2]} {pathlib.Path.cwd()}".encode())
-for name in ("requirements.lock", "pyproject.toml", "tools/setup.sh", "startup/_perception_stand_ins.py"):
+for name in ("requirements.lock", "pyproject.toml", "tools/setup.sh", *sorted(map(str, pathlib.Path("startup").glob("*.p*")))):
     digest.update(pathlib.Path(name).read_bytes())
 print(digest.hexdigest())
 PY
