@@ -6,6 +6,7 @@ the config names. A run that was interrupted continues where it stopped and ends
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from perception.inference.writing import Record
 
 # Bytes of a file's name that leave room, of 255, for what results add to it.
 _LONGEST_NAME = 235
-# Skipped sources that the closing summary names.
+# Skipped sources that the closing summary names, and remarks that are shown.
 _LISTED = 20
 
 
@@ -146,11 +147,16 @@ def _go(
 ) -> tuple[int, dict[str, str]]:
     """Runs what is pending; returns how many sources were finished, and those that were skipped, with reasons."""
     finished, skipped = 0, {}
+    numbers = itertools.count(1)
 
     def write(source: Source, sample: Any, found: Any) -> Record:
         writer = next((writer for writer in output.writers if writer.takes(found)), None)
         if writer is None:
             raise UserError(f"the model yields {type(found).__name__}, which {kind.units} have no writer for")
+        remark = kind.remark(sample)
+        if remark and (number := next(numbers)) <= _LISTED:
+            more = "; no more of these are shown" if number == _LISTED else ""
+            progress.say(f"{source.name}: {remark}{more}")
         head = {"file_name": source.name, "file_size": source.file_size}
         return head | writer.write(output.files, source, sample, found, meta)
 

@@ -108,6 +108,10 @@ class Kind(ABC):
         """
         return None
 
+    def remark(self, sample: Any) -> str:
+        """What the user should know of how a sample was read, after its name; nothing for most."""
+        return ""
+
     def places(self, pictures: bool) -> dict[str, str]:
         """What the closing summary names, if it is there: paths below OUT."""
         return {}

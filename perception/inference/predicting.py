@@ -52,12 +52,15 @@ class SequencePredictor(Protocol):
 class WholePredictor(Protocol):
     """A source at a time, which it reads by itself, piece by piece: for `perception.inference.streamed`."""
 
-    def results(self, source: Source, note: Callable[[str], None]) -> AbstractContextManager[tuple[Any, Any]]:
+    def results(
+        self, source: Source, note: Callable[[str], None], say: Callable[[str], None]
+    ) -> AbstractContextManager[tuple[Any, Any]]:
         """What writers are given, a sample and a result, which may be read on while they are written.
 
         Args:
             source: what to run.
             note: is told how far it is.
+            say: is told what the user has to read.
 
         Raises:
             SkippedError: it cannot be run; also while the result is read on.

@@ -20,7 +20,7 @@ class Streamed(Loop):
             if work.earlier.has(source):
                 continue
             try:
-                with work.predictor.results(source, work.note) as (sample, found):
+                with work.predictor.results(source, work.note, work.say) as (sample, found):
                     record = work.write(source, sample, found)
             except SkippedError as error:
                 yield Outcome(source, reason=str(error))

@@ -121,7 +121,6 @@ def _spoil(folder):
     (folder / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
     os.mkfifo(folder / "pipe.png")
-    Image.fromarray(np.ones((9, 9), np.float32)).save(folder / "depth.tif")
     bomb = bytearray(_saved(photo, folder / "bomb.bmp"))
     bomb[18:26] = struct.pack("<ii", 70_000, 70_000)
     (folder / "bomb.bmp").write_bytes(bomb)
@@ -135,7 +134,6 @@ def _spoil(folder):
         "phone.heic": "not an image",
         "gone.jpg": "broken symbolic link",
         "pipe.png": "not a regular file",
-        "depth.tif": "floating-point samples",
         "bomb.bmp": "70000 x 70000 pixels need",
         "thread.png": "the test pipeline fails on it",
     }
@@ -157,11 +155,12 @@ def _oddities(folder):
     photo.save(folder / "moving.gif", save_all=True, append_images=[photo.rotate(90)])
     photo.save(folder / "pages.tiff", save_all=True, append_images=[photo])
     Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(np.asarray(photo.convert("L")).astype(np.float32) / 9).save(folder / "depth.tif")
     photo.save(folder / "UPPER.WEBP")
     (folder / "folder.jpg").mkdir()
     photo.save(folder / "folder.jpg/inner.png")
     names = "cmyk.jpg grey.png grey_alpha.png palette.png alpha.png bit.tif wrong.jpg moving.gif pages.tiff deep.png"
-    sizes = dict.fromkeys([*names.split(), "UPPER.WEBP", "folder.jpg/inner.png"], (128, 96))
+    sizes = dict.fromkeys([*names.split(), "depth.tif", "UPPER.WEBP", "folder.jpg/inner.png"], (128, 96))
     return sizes | {"rotated.jpg": (96, 128)}
 
 

@@ -45,8 +45,8 @@ class BoxWriter(ImageWriter):
         if found.masks and sample.width * sample.height >= 2**32:
             raise SkippedError("COCO's run lengths end at 2^32 pixels, so the masks cannot be written")
         collections = {}
-        # Rotated boxes have polygons, and whatever was found in tiles.
-        if found.rotated or sample.tiles is not None:
+        # Rotated boxes have polygons, and whatever was found in tiles or lies on a map.
+        if found.rotated or sample.tiles is not None or sample.georeference is not None:
             collections[_IN_PIXELS] = feature_collection(found, sample.factor, meta.classes)
             if sample.georeference is not None:
                 collections[_REFERENCED] = referenced(collections[_IN_PIXELS], sample.georeference)
@@ -74,6 +74,6 @@ class BoxWriter(ImageWriter):
 
 def _suffixes(record: Record) -> tuple[str, ...]:
     """Which files with polygons have to be there."""
-    if "tiles" not in record and not any("rbox" in entry for entry in record["detections"]):
-        return ()
-    return (_IN_PIXELS, _REFERENCED) if "georeference" in record else (_IN_PIXELS,)
+    if "georeference" in record:
+        return _IN_PIXELS, _REFERENCED
+    return (_IN_PIXELS,) if "tiles" in record or any("rbox" in entry for entry in record["detections"]) else ()

@@ -60,6 +60,11 @@ class Decoded:
     factor: int
 
 
+@dataclass(frozen=True)
+class TooLarge(Refused):
+    """An image that does not fit into memory."""
+
+
 def decode(source: Source, input_size: InputSize | None, allow_large: bool) -> Decoded | Refused | Deferred:
     """Decodes one file; whatever is wrong with it comes back as `Refused`, never as an exception.
 
@@ -80,15 +85,21 @@ def _decode(image: Image.Image, input_size: InputSize | None, allow_large: bool)
     width, height = image.size
     factor = reduction_factor(width, height, input_size)
     needed = memory_needed(image, factor)
-    if needed > LIMIT_BYTES:
-        gibibytes = f"{needed / 2**30:.1f} GiB to decode, the limit is {LIMIT_BYTES / 2**30:g} GiB"
-        return Refused(f"{width} x {height} pixels need {gibibytes}")
-    if needed > LARGE_BYTES and not allow_large:
-        return Deferred()
+    beyond = beyond_memory(width, height, needed, allow_large)
+    if beyond is not None:
+        return beyond
     rgb = upright_rgb(image, factor)
     if orientation_of(image) >= 5:
         width, height = height, width
     return Decoded(np.asarray(rgb), width, height, factor)
+
+
+def beyond_memory(width: int, height: int, needed: int, allow_large: bool) -> TooLarge | Deferred | None:
+    """What becomes of an image whose decoding needs so many bytes; None when it can be decoded at once."""
+    if needed > LIMIT_BYTES:
+        gibibytes = f"{needed / 2**30:.1f} GiB to decode, the limit is {LIMIT_BYTES / 2**30:g} GiB"
+        return TooLarge(f"{width} x {height} pixels need {gibibytes}")
+    return Deferred() if needed > LARGE_BYTES and not allow_large else None
 
 
 def reduction_factor(width: int, height: int, input_size: InputSize | None) -> int:

@@ -44,6 +44,8 @@ def referenced(collection: dict[str, Any], georeference: Georeference) -> dict[s
     for feature in collection["features"]:
         placed = shapely.affinity.affine_transform(shape(feature["geometry"]), (a, b, d, e, c, f))
         features.append({**feature, "geometry": mapping(placed)})
+    if georeference.crs is None:
+        return {"type": "FeatureCollection", "features": features}
     crs = {"type": "name", "properties": {"name": georeference.crs}}
     return {"type": "FeatureCollection", "crs": crs, "features": features}
 

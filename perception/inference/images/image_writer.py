@@ -59,6 +59,10 @@ class ImageWriter(Writer):
             record["tiles"] = sample.tiles
         if sample.georeference is not None:
             record["georeference"] = asdict(sample.georeference)
+        if sample.ground_control is not None:
+            record["ground_control"] = asdict(sample.ground_control)
+        if sample.reading is not None:
+            record["reading"] = sample.reading
         if self._pictures:
             target = f"{PICTURES}/{self._pictures[source.name]}"
             kind = _PICTURE_FORMATS[_suffix(target)]

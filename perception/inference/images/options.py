@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from perception.engine.errors import UserError
 from perception.inference.arguments import fraction, positive
+from perception.inference.images.gdal_raster import SampleOptions
 from perception.inference.images.tiles import Tiling
 
 
@@ -33,6 +36,23 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         help="detections of two tiles that overlap more are one (default: 0.1 for rotated boxes, else 0.5)",
     )
 
+    rasters = parser.add_argument_group("rasters", "how samples become pixels, where files do not say it well")
+    rasters.add_argument(
+        "--range",
+        nargs="+",
+        type=float,
+        metavar="SAMPLE",
+        help="samples that are black and white, for all bands or LOW HIGH for each (default: by the file's metadata, "
+        "else of 99.8 %% of its samples)",
+    )
+    rasters.add_argument(
+        "--bands",
+        nargs="+",
+        type=positive,
+        metavar="BAND",
+        help="the bands that are red, green and blue, from 1, or the one that is grey (default: by their colours)",
+    )
+
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:
     """Those that were given, as arguments of the kind.
@@ -41,6 +61,8 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
         UserError: they contradict each other.
     """
     given = {key: getattr(args, key) for key in ("score_thr", "merge_iou") if getattr(args, key) is not None}
+    if args.range is not None or args.bands is not None:
+        given["samples"] = _sample_options(args.range, args.bands)
     if args.tile is None:
         if args.overlap is not None or args.merge_iou is not None:
             raise UserError("--overlap and --merge-iou belong to --tile SIZE, which is not given")
@@ -50,3 +72,18 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(str(error)) from error
     return {**given, "tiling": tiling}
+
+
+def _sample_options(limits: Sequence[float] | None, bands: Sequence[int] | None) -> SampleOptions:
+    if bands is not None and len(bands) not in (1, 3):
+        raise UserError(f"--bands takes one band or three, not {len(bands)}")
+    chosen = None if bands is None else tuple(bands)
+    if limits is None:
+        return SampleOptions(None, chosen)
+    if len(limits) not in (2, 6):
+        raise UserError(f"--range takes LOW HIGH, or LOW HIGH for each of three bands, not {len(limits)} numbers")
+    ranges = tuple(zip(limits[0::2], limits[1::2]))
+    for low, high in ranges:
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise UserError(f"--range {low:g} {high:g}: the first has to be below the second")
+    return SampleOptions(ranges, chosen)

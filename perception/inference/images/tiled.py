@@ -18,11 +18,14 @@ from perception.engine.errors import UserError
 from perception.inference.attempts import Attempts
 from perception.inference.batching import prefetch
 from perception.inference.images.detector import Detector, Prepared
+from perception.inference.images.gdal_raster import SampleOptions
 from perception.inference.images.merging import TileMerger
-from perception.inference.images.raster import DamagedError, Raster, open_raster
+from perception.inference.images.nodata import without_nodata
+from perception.inference.images.raster import open_raster
 from perception.inference.images.results import UNLABELLED, Detections, Found, LabelMap, Segments
 from perception.inference.images.sample import ImageSample
 from perception.inference.images.tiles import Tile, Tiling, tiles
+from perception.inference.images.windowed import DamagedError, Raster
 from perception.inference.predicting import SkippedError
 from perception.inference.reading import Refused
 from perception.inference.scan import Source
@@ -37,6 +40,7 @@ class _Batch:
 
     tiles: Sequence[Tile]
     pixels: Sequence[np.ndarray]
+    valid: Sequence[np.ndarray | None]
     prepared: Sequence[Prepared]
 
 
@@ -50,6 +54,7 @@ class TiledPredictor:
         batch_size: tiles a batch.
         merge_iou: overlap above which detections of two tiles are one object; see :class:`TileMerger`.
         pictures: whether pictures will be drawn.
+        options: what the user wants of rasters.
     """
 
     def __init__(
@@ -60,23 +65,34 @@ class TiledPredictor:
         batch_size: int,
         merge_iou: float | None,
         pictures: bool,
+        options: SampleOptions,
     ) -> None:
-        self.detector = detector
+        self.detector, self._options = detector, options
         self._tiling, self._batch_size, self._merge_iou, self._pictures = tiling, batch_size, merge_iou, pictures
         self._attempts = Attempts(lambda batch: detector.predict(batch, score_thr), "image")
 
     @contextmanager
     def results(
-        self, source: Source, note: Callable[[str], None]
+        self, source: Source, note: Callable[[str], None], say: Callable[[str], None]
     ) -> Iterator[tuple[ImageSample, Detections | LabelBands]]:
         """An image with its detections, or with its label map, whose tiles are run as its rows are asked for."""
-        raster = open_raster(source)
+        raster = open_raster(source, self._options)
         if isinstance(raster, Refused):
             raise SkippedError(raster.reason)
+        if raster.remark:
+            say(f"{source.name}: {raster.remark}")
         cut = tiles(raster.width, raster.height, self._tiling)
         overview = _Overview(raster.width, raster.height) if self._pictures else _NoOverview()
         sample = ImageSample(
-            overview.pixels, raster.width, raster.height, overview.factor, 1, len(cut), raster.georeference
+            overview.pixels,
+            raster.width,
+            raster.height,
+            overview.factor,
+            factor=1,
+            tiles=len(cut),
+            georeference=raster.georeference,
+            ground_control=raster.ground_control,
+            reading=raster.reading,
         )
         with closing(raster), closing(prefetch(self._batches(raster, cut), 1)) as batches:
             results = self._noted(self._results(batches, overview), f"{source.name}: tile {{}} of {len(cut)}", note)
@@ -101,9 +117,11 @@ class TiledPredictor:
     def _results(self, batches: Iterator[_Batch], overview: _Overview) -> Iterator[tuple[Tile, Found]]:
         """Tiles in their order, with what the model finds in them; they are in the overview then."""
         for batch in batches:
-            for tile, pixels, found in zip(batch.tiles, batch.pixels, self._attempts.predict(batch.prepared)):
+            results = self._attempts.predict(batch.prepared)
+            for tile, pixels, valid, found in zip(batch.tiles, batch.pixels, batch.valid, results):
                 if isinstance(found, Refused):
                     raise SkippedError(f"tile at ({tile.window.left}, {tile.window.top}): {found.reason}")
+                found = without_nodata(found, valid)
                 overview.add_pixels(tile, pixels)
                 if isinstance(found, LabelMap):
                     overview.add_labels(tile, found)
@@ -119,12 +137,15 @@ class TiledPredictor:
     def _batches(self, raster: Raster, cut: Sequence[Tile]) -> Iterator[_Batch]:
         for start in range(0, len(cut), self._batch_size):
             some = cut[start : start + self._batch_size]
-            pixels = [np.ascontiguousarray(raster.read(tile.window)) for tile in some]
+            pixels, valid = [], []
+            for tile in some:
+                pixels.append(np.ascontiguousarray(raster.read(tile.window)))
+                valid.append(raster.valid(tile.window))
             try:
                 prepared = [self.detector.prepare(part, "tile") for part in pixels]
             except Exception as error:  # pipelines fail in their own ways on odd sizes; the user gets the reason
                 raise SkippedError(f"the test pipeline fails on it: {type(error).__name__}: {error}") from error
-            yield _Batch(some, pixels, prepared)
+            yield _Batch(some, pixels, valid, prepared)
 
 
 @dataclass(frozen=True)

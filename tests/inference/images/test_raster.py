@@ -67,8 +67,8 @@ def test_windows_are_those_of_the_decoded_image(files):
 
 def test_every_kind_of_file_is_read_in_parts(files):
     kinds = {path.name: type(open_raster(_source(path))).__name__ for path in files.iterdir()}
-    assert set(kinds.values()) == {"_VipsRaster", "_GdalRaster"}
-    assert kinds["plain.tif"] == kinds["plain.jp2"] == kinds["plain.bmp"] == "_GdalRaster"
+    assert set(kinds.values()) == {"_VipsRaster", "GdalRaster"}
+    assert kinds["plain.tif"] == kinds["plain.jp2"] == kinds["plain.bmp"] == "GdalRaster"
     assert kinds["plain.jpg"] == kinds["plain.png"] == kinds["turned.tif"] == "_VipsRaster"
 
 
@@ -101,12 +101,12 @@ def test_what_cannot_be_read(files, tmp_path):
     (tmp_path / "words.jpg").write_text("no image")
     (tmp_path / "words.tif").write_text("no image")
     with rasterio.open(
-        tmp_path / "float.tif", "w", driver="GTiff", width=9, height=9, count=1, dtype="float32", crs="EPSG:4326",
+        tmp_path / "wave.tif", "w", driver="GTiff", width=9, height=9, count=1, dtype="complex64", crs="EPSG:4326",
         transform=rasterio.Affine(1, 0, 0, 0, -1, 0),
     ) as file:  # fmt: skip
-        file.write(np.ones((1, 9, 9), np.float32))
-    reasons = ("empty file", "not an image", "not an image", "float32 samples")
-    for name, reason in zip(("empty.png", "words.jpg", "words.tif", "float.tif"), reasons):
+        file.write(np.ones((1, 9, 9), np.complex64))
+    reasons = ("empty file", "not an image", "not an image", "complex64 samples")
+    for name, reason in zip(("empty.png", "words.jpg", "words.tif", "wave.tif"), reasons):
         refused = open_raster(_source(tmp_path / name))
         assert isinstance(refused, Refused)
         assert reason in refused.reason
