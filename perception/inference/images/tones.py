@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Between these all samples count, in percent: a few are reflections and defects.
 _NEARLY_ALL = (0.1, 99.9)
@@ -40,8 +41,8 @@ class Shift:
         if self.bits > 8:
             return (samples >> (self.bits - 8)).clip(0, 255).astype(np.uint8)
         if self.bits < 8:
-            return samples * np.uint8(255 // (2**self.bits - 1))
-        return samples
+            return (samples * (255 // (2**self.bits - 1))).astype(np.uint8)
+        return samples.astype(np.uint8, copy=False)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class SampleFacts:
     offsets: tuple[float, ...]
     some: Sequence[np.ndarray]
 
-    def physical(self, values: Sequence[np.ndarray]) -> np.ndarray:
+    def physical(self, values: Sequence[ArrayLike]) -> np.ndarray:
         """Samples of all bands after scale and offset, in one row."""
         parts = (np.asarray(v, np.float64) * s + o for v, s, o in zip(values, self.scales, self.offsets))
         return np.concatenate([part.ravel() for part in parts])
@@ -123,7 +124,7 @@ def choose_tones(facts: SampleFacts, wanted: Sequence[tuple[float, float]] | Non
     if plain and (not len(seen) or high >= _USED["bits"] * 2 ** (facts.bits or 16)):
         return Shift(facts.bits or 16), ""
     if facts.statistics is not None:
-        least, greatest = np.sort(facts.physical(np.transpose(facts.statistics)))[[0, -1]]
+        least, greatest = np.sort(facts.physical(facts.statistics))[[0, -1]]
         if least <= low and high <= greatest and high - least >= _USED["statistics"] * (greatest - least):
             return _stretch(facts, [(least, greatest)] * count), _remark(least, greatest, "its statistics")
     return _stretch(facts, [(low, high)] * count), _remark(low, high, f"{_NEARLY_ALL[1] - _NEARLY_ALL[0]:g} % of them")

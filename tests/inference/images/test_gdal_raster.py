@@ -152,6 +152,18 @@ def test_scale_and_offset_count_before_the_range(tmp_path, pixels):
     assert _alike(_read(source, ranges=((0, 255),))[0], pixels)
 
 
+def test_statistics_are_scaled_band_by_band(tmp_path, pixels):
+    red, green, blue = pixels.astype(np.uint16)
+    source = _write(tmp_path / "a.tif", np.stack([red, green, blue * 100]))
+    with rasterio.open(source.path, "r+") as file:
+        file.scales = (1, 1, 0.01)
+        for band, greatest in ((1, 255), (2, 255), (3, 25500)):
+            file.update_tags(band, STATISTICS_MINIMUM=0, STATISTICS_MAXIMUM=greatest)
+    image, _, sample = _read(source)
+    assert "from 0 to 255 (its statistics)" in sample.remark
+    assert _alike(image, pixels, 1)
+
+
 def test_the_range_is_the_users(tmp_path, pixels):
     source = _write(tmp_path / "a.tif", pixels.astype(np.uint16) * 8)
     image, _, sample = _read(source, ranges=((0, 4080),))
