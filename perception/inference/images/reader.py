@@ -59,7 +59,7 @@ class ImageReader:
             if isinstance(sample, ImageSample):
                 return replace(sample, georeference=raster.georeference, ground_control=raster.ground_control)
             # Pillow lacks some of GDAL's ways to compress.
-            return sample if isinstance(sample, Deferred) else self._whole(raster, alone)
+            return sample if isinstance(sample, Deferred | TooLarge) else self._whole(raster, alone)
 
     def nbytes(self, sample: ImageSample) -> int:
         return sample.pixels.nbytes
@@ -98,5 +98,5 @@ class ImageReader:
         )
 
 
-def _in_parts(image: TooLarge) -> Refused:
-    return Refused(f"{image.reason}; --tile reads it in parts")
+def _in_parts(image: TooLarge) -> TooLarge:
+    return TooLarge(f"{image.reason}; --tile reads it in parts")
