@@ -1,0 +1,34 @@
+"""CAT Mask R-CNN, ResNet-50: CAT R-CNN with a mask head, whose regions are pooled from the top down."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .cat_rcnn_r50 import *
+
+from mmdet.models import FCNMaskHead, MaskRCNN
+
+model.update(
+    dict(
+        type=MaskRCNN,
+        data_preprocessor=dict(pad_mask=True),
+        roi_head=dict(
+            mask_roi_extractor=dict(
+                type=HierarchicalRoIExtractor,
+                roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=0),
+                out_channels=256,
+                featmap_strides=[4, 8, 16, 32],
+                direction="top_down",
+            ),
+            mask_head=dict(
+                type=FCNMaskHead,
+                num_convs=4,
+                in_channels=256,
+                conv_out_channels=256,
+                num_classes=80,
+                loss_mask=dict(type=CrossEntropyLoss, use_mask=True, loss_weight=1.0),
+            ),
+        ),
+        train_cfg=dict(rcnn=dict(mask_size=28)),
+        test_cfg=dict(rcnn=dict(mask_thr_binary=0.5)),
+    )
+)

@@ -1,0 +1,55 @@
+"""iSAID instance segmentation in patches, at one scale of 1400 x 800, with flips of three kinds.
+
+Expected layout: ``data/isaid/{train,val}/images/*.png`` and
+``data/isaid/{train,val}/instancesonly_filtered_{train,val}.json``. The files list their categories in another order
+than this one, the order of the published models' labels.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .coco_instance import *
+
+classes = (
+    "ship",
+    "storage_tank",
+    "baseball_diamond",
+    "tennis_court",
+    "basketball_court",
+    "Ground_Track_Field",
+    "Bridge",
+    "Large_Vehicle",
+    "Small_Vehicle",
+    "Helicopter",
+    "Swimming_pool",
+    "Roundabout",
+    "Soccer_ball_field",
+    "plane",
+    "Harbor",
+)
+scale = (1400, 800)
+
+train_pipeline[2].scale = scale
+train_pipeline[3] = dict(type=RandomFlip, prob=0.75, direction=["horizontal", "vertical", "diagonal"])
+test_pipeline[1].scale = scale
+train_dataloader["dataset"].update(
+    dict(
+        data_root="data/isaid/",
+        ann_file="train/instancesonly_filtered_train.json",
+        data_prefix=dict(img="train/images/"),
+        metainfo=dict(classes=classes),
+    )
+)
+val_dataloader["dataset"].update(
+    dict(
+        data_root="data/isaid/",
+        ann_file="val/instancesonly_filtered_val.json",
+        data_prefix=dict(img="val/images/"),
+        metainfo=dict(classes=classes),
+    )
+)
+train_dataloader["dataset"]["pipeline"] = train_pipeline
+val_dataloader["dataset"]["pipeline"] = test_pipeline
+test_dataloader = val_dataloader
+val_evaluator["classwise"] = True
+test_evaluator = val_evaluator
