@@ -31,8 +31,10 @@ class HierarchicalRoIExtractor(BaseRoIExtractor):
         out_channels: int,
         featmap_strides: Sequence[int],
         direction: str = "bottom_up",
-        init_cfg: dict | list[dict] | None = dict(type="Caffe2Xavier", layer="Conv2d"),
+        init_cfg: dict | list[dict] | None = None,
     ):
+        if init_cfg is None:
+            init_cfg = dict(type="Caffe2Xavier", layer="Conv2d")
         super().__init__(roi_layer, out_channels, list(featmap_strides), init_cfg)
         self.order = visiting_order(self.num_inputs, direction)
         self.atts = make_gates(out_channels, self.num_inputs)

@@ -1,4 +1,4 @@
-"""HRoIE, hierarchical pooling of regions: every region is cropped from every level, and the crops add up behind gates."""
+"""HRoIE, hierarchical pooling: every region is cropped from every level, and the crops add up behind gates."""
 
 from __future__ import annotations
 

@@ -39,8 +39,10 @@ class DenseFPN(dense_fpn.DenseFPN, BaseModule):
         conv_cfg: dict | None = None,
         norm_cfg: dict | None = None,
         act_cfg: dict | None = None,
-        init_cfg: dict | list[dict] | None = dict(type="Caffe2Xavier", layer="Conv2d"),
+        init_cfg: dict | list[dict] | None = None,
     ):
+        if init_cfg is None:
+            init_cfg = dict(type="Caffe2Xavier", layer="Conv2d")
         super().__init__(
             in_channels,
             out_channels,
@@ -69,8 +71,10 @@ class SCP(scp.SCP, BaseModule):
         self,
         in_channels: int,
         num_levels: int,
-        block_cfg: dict = dict(type="ContextAggregation"),
+        block_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
+        if block_cfg is None:
+            block_cfg = dict(type="ContextAggregation")
         super().__init__(in_channels, num_levels, lambda channels: MODELS.build({**block_cfg, "in_channels": channels}))
         self.init_cfg = init_cfg

@@ -74,7 +74,7 @@ def test_recorded_hroie(name):
 # ------------------------------------------------------------------------------------------------------------- sizes
 
 
-@pytest.mark.parametrize("start_level, parameters", [(0, 12_276_242), (1, 12_800_530)])
+@pytest.mark.parametrize(("start_level", "parameters"), [(0, 12_276_242), (1, 12_800_530)])
 def test_published_pyramid(start_level, parameters):
     with torch.device("meta"):
         module = DenseFPN((256, 512, 1024, 2048), 256, 5, start_level, stack_times=5, conv_block=BATCH_NORM)
@@ -89,7 +89,7 @@ def test_published_context_and_extractor():
 
 
 @pytest.mark.parametrize(
-    "settings, sizes",
+    ("settings", "sizes"),
     [
         (dict(num_outs=5), (*SIZES, (2, 2))),
         (dict(num_outs=5, start_level=1), (*SIZES[1:], (2, 2), (1, 1))),
@@ -160,7 +160,8 @@ def test_finest_node_sees_the_coarsest_map_directly():
 
 def test_stages_share_weights_of_levels_and_norms_follow_the_mode():
     module = DenseFPN((4, 6, 8, 10), 8, 5, stack_times=3, conv_block=BATCH_NORM)
-    assert len(module.stages) == 3 and len(module.top_down_atts) == 3
+    assert len(module.stages) == 3
+    assert len(module.top_down_atts) == 3
     inputs = maps((4, 6, 8, 10))
     trained = module(inputs)
     sum(x.square().sum() for x in trained).backward()
@@ -228,7 +229,8 @@ def test_no_regions():
     assert pooled.shape == (0, 8, 7, 7)
     pooled.sum().backward()
     for parameter in module.parameters():  # otherwise distributed training waits for gradients that never come
-        assert parameter.grad is not None and not parameter.grad.any()
+        assert parameter.grad is not None
+        assert not parameter.grad.any()
 
 
 # --------------------------------------------------------------------------------------------------------- together
@@ -259,6 +261,7 @@ def test_learns_noise():
         nn.utils.clip_grad_norm_(model.parameters(), 10)
         optimizer.step()
         losses.append(loss.item())
-    assert losses[0] > 0.6 and losses[-1] < 0.05
+    assert losses[0] > 0.6
+    assert losses[-1] < 0.05
     assert fpn.top_down_atts[0].std() > 1e-3
     assert scp.blocks[0].m.conv.weight.abs().max() > 1e-3

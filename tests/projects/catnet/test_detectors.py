@@ -96,13 +96,17 @@ def test_sizes(name):
 
 def test_published_recipe():
     cfg = recipe("catnet")
-    assert cfg.optim_wrapper.optimizer.lr == 0.01 and cfg.auto_scale_lr.base_batch_size == 8
-    assert cfg.train_cfg.max_epochs == 36 and cfg.param_scheduler[1].milestones == [28, 34]
+    assert cfg.optim_wrapper.optimizer.lr == 0.01
+    assert cfg.auto_scale_lr.base_batch_size == 8
+    assert cfg.train_cfg.max_epochs == 36
+    assert cfg.param_scheduler[1].milestones == [28, 34]
     assert cfg.train_dataloader.dataset.pipeline[3].direction == ["horizontal", "vertical", "diagonal"]
     assert cfg.val_dataloader.dataset.pipeline[1].scale == (1400, 800)
     assert cfg.model.train_cfg.rcnn.assigner.match_low_quality is False
-    assert cfg.model.test_cfg.rcnn.nms.type == "soft_nms" and cfg.model.test_cfg.rcnn.max_per_img == 1000
-    assert cfg.model.data_preprocessor.pad_size_divisor == 64 and cfg.model.backbone.norm_eval is False
+    assert cfg.model.test_cfg.rcnn.nms.type == "soft_nms"
+    assert cfg.model.test_cfg.rcnn.max_per_img == 1000
+    assert cfg.model.data_preprocessor.pad_size_divisor == 64
+    assert cfg.model.backbone.norm_eval is False
     head = cfg.model.roi_head
     assert (head.bbox_roi_extractor.direction, head.mask_roi_extractor.direction) == ("bottom_up", "top_down")
 
@@ -169,7 +173,9 @@ def test_isaid_labels_by_name(tmp_path):
     """The files list categories in another order than the heads; labels follow the heads."""
     cfg = recipe("catnet")
     classes = cfg.train_dataloader.dataset.metainfo.classes
-    assert classes[:2] == ("ship", "storage_tank") and classes[-1] == "Harbor" and len(classes) == 15
+    assert classes[:2] == ("ship", "storage_tank")
+    assert classes[-1] == "Harbor"
+    assert len(classes) == 15
     order = [13, 4, 0, *(i for i in range(15) if i not in (13, 4, 0))]
     content = dict(
         images=[dict(id=7, file_name="P0003_0_0.png", width=64, height=64)],
@@ -213,11 +219,15 @@ def test_there_and_back(name):
         "meta": {"dataset_meta": {"classes": tuple("abcd")}},
     }
     ours = to_perception(file)
-    assert ours.description == FAMILIES[name] and ours.num_classes == 4 and ours.unmatched == ["stray.weight"]
-    assert ours.checkpoint["state_dict"].keys() == state.keys() and ours.names_classes
+    assert ours.description == FAMILIES[name]
+    assert ours.num_classes == 4
+    assert ours.unmatched == ["stray.weight"]
+    assert ours.checkpoint["state_dict"].keys() == state.keys()
+    assert ours.names_classes
     small(name).load_state_dict(ours.checkpoint["state_dict"])
     back = to_authors(ours.checkpoint)
-    assert back.checkpoint["meta"] == file["meta"] and not back.unmatched
+    assert back.checkpoint["meta"] == file["meta"]
+    assert not back.unmatched
     for key, value in state.items():
         assert_close(back.checkpoint["state_dict"][key], value, rtol=0, atol=0)
 
@@ -226,12 +236,14 @@ def test_published_keys():
     with torch.device("meta"):
         state = MODELS.build(recipe("catnet").model).state_dict()
     converted = to_perception(state)
-    assert converted.num_weights == len(state) and converted.num_classes == 15
+    assert converted.num_weights == len(state)
+    assert converted.num_classes == 15
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     assert shapes["neck.0.lateral_convs.3.conv.weight"] == (256, 2048, 1, 1)
     assert shapes["neck.0.extra_convs.0.bn.running_var"] == (256,)
     assert shapes["neck.0.stages.4.9.1.conv.weight"] == (128, 128, 3, 3)
-    assert shapes["neck.0.top_down_atts.0"] == (4,) and shapes["neck.0.bottom_up_atts.0"] == (2,)
+    assert shapes["neck.0.top_down_atts.0"] == (4,)
+    assert shapes["neck.0.bottom_up_atts.0"] == (2,)
     assert shapes["neck.1.blocks.4.m.conv.bias"] == (256,)
     assert shapes["roi_head.mask_roi_extractor.atts.3.conv.weight"] == (256, 512, 1, 1)
 
