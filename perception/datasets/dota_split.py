@@ -13,18 +13,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from math import ceil, inf
+from math import inf
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from perception.datasets.dota import Labels, Patch, format_labels, read_labels
 from perception.datasets.images import IMAGE_SUFFIXES, UnreadableImageError
 from perception.datasets.synthetic.folder import Recipe, Summary, publish
 from perception.datasets.windows import ImageWindows, WholeImage, Window
-from perception.ops.polygons import area_within_rectangle, polygon_area
+from perception.geometry.windows import polygons_of, shares_inside, sliding_windows, with_enough_image
 
 VERSION = 2  # to be raised by every change that alters the files
 
@@ -83,40 +82,8 @@ def windows_of(width: int, height: int, params: SplitParams) -> np.ndarray:
         >>> windows_of(1500, 900, SplitParams()).tolist()  # of 1024 pixels that overlap by 200
         [[0, 0, 1024, 1024], [476, 0, 1500, 1024]]
     """
-    grids = []
-    for size, gap in params.windows():
-        starts = [(x, y) for x in _starts(width, size, gap) for y in _starts(height, size, gap)]
-        grids.append(np.array([(x, y, x + size, y + size) for x, y in starts], np.int64))
-    windows = np.concatenate(grids)
-    inside = np.minimum(windows[:, 2:], (width, height)) - windows[:, :2]
-    shares = inside.prod(axis=1) / (windows[:, 2:] - windows[:, :2]).prod(axis=1)
-    kept = shares > params.image_share
-    return windows[kept if kept.any() else shares > shares.max() - 0.01]
-
-
-def _starts(length: int, size: int, gap: int) -> list[int]:
-    if length <= size:
-        return [0]
-    step = size - gap
-    return [min(step * k, length - size) for k in range(ceil((length - size) / step) + 1)]
-
-
-def shares_inside(corners: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """The share of each polygon's area that lies in each window: `[N, 4, 2]`, `[W, 4]` -> `[N, W]`.
-
-    A polygon without area lies nowhere.
-    """
-    low, high = corners.min(axis=1), corners.max(axis=1)
-    touching = (low[:, None] < windows[None, :, 2:]).all(axis=2) & (high[:, None] > windows[None, :, :2]).all(axis=2)
-    first, second = np.nonzero(touching)
-    polygons, rectangles = corners[first], windows[second].astype(np.float64)
-    centres = (rectangles[:, :2] + rectangles[:, 2:]) / 2
-    half_sizes = (rectangles[:, 2:] - rectangles[:, :2]) / 2
-    shared = area_within_rectangle(torch.from_numpy(polygons - centres[:, None]), torch.from_numpy(half_sizes))
-    areas = polygon_area(torch.from_numpy(corners)).abs().numpy()[first]
-    shares = np.zeros(touching.shape)
-    shares[first, second] = np.divide(shared.numpy(), areas, out=np.zeros_like(areas), where=areas > 1e-6)
-    return shares.clip(0, 1)
+    grids = [sliding_windows(width, height, size, gap) for size, gap in params.windows()]
+    return with_enough_image(np.concatenate(grids), width, height, params.image_share)
 
 
 def labels_in(labels: Labels, window: np.ndarray, shares: np.ndarray, params: SplitParams) -> Labels:
@@ -126,11 +93,9 @@ def labels_in(labels: Labels, window: np.ndarray, shares: np.ndarray, params: Sp
         window: (x1, y1, x2, y2).
         shares: `[N]` share of each object in the window.
     """
-    kept = np.flatnonzero(shares >= params.object_share)
-    corners = labels.corners[kept]
-    cut = ((corners < window[:2]) | (corners > window[2:])).any(axis=(1, 2))
+    kept, corners, cut = polygons_of(labels.corners, window, shares, params.object_share)
     levels = (CUT_DIFFICULTY if reaches_out else labels.difficulty[k] for k, reaches_out in zip(kept, cut))
-    return Labels(corners - window[:2], tuple(labels.classes[k] for k in kept), tuple(levels))
+    return Labels(corners, tuple(labels.classes[k] for k in kept), tuple(levels))
 
 
 # ------------------------------------------------------------------------------------------------------------- files

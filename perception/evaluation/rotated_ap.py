@@ -65,11 +65,9 @@ def evaluate(
     Raises:
         ValueError: the numbers of images differ.
     """
-    if len(found) != len(truths):
-        raise ValueError(f"detections of {len(found)} images do not go with objects of {len(truths)}")
-    everything = _pooled(found, truths)
+    everything = pooled(found, truths)
     return [
-        [_class_result(everything, label, threshold, mode) for label in range(num_classes)] for threshold in thresholds
+        [class_result(everything, label, threshold, mode) for label in range(num_classes)] for threshold in thresholds
     ]
 
 
@@ -129,8 +127,15 @@ def quadrilateral_iou(boxes: Tensor, corners: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Pooled:
-    """All images together; `match` counts objects through all images."""
+class Pooled:
+    """All images together.
+
+    Attributes:
+        scores, labels: `[N]` of all detections.
+        overlap, match: `[N]` their largest overlap with an object of their class, and that object (counted through all
+            images; whatever where there is none).
+        truth_labels, difficult: `[M]` of all objects.
+    """
 
     scores: np.ndarray
     labels: np.ndarray
@@ -140,14 +145,21 @@ class _Pooled:
     difficult: np.ndarray
 
 
-def _pooled(found: Sequence[Found], truths: Sequence[Truth]) -> _Pooled:
+def pooled(found: Sequence[Found], truths: Sequence[Truth]) -> Pooled:
+    """Detections and objects of all images, matched within each.
+
+    Raises:
+        ValueError: the numbers of images differ.
+    """
+    if len(found) != len(truths):
+        raise ValueError(f"detections of {len(found)} images do not go with objects of {len(truths)}")
     overlaps, matches, before = [np.zeros(0)], [np.zeros(0, np.int64)], 0
     for one, truth in zip(found, truths):
         overlap, match = best_matches(one, truth)
         overlaps.append(overlap)
         matches.append(match + before)
         before += len(truth.labels)
-    return _Pooled(
+    return Pooled(
         scores=_joined([one.scores for one in found], np.float64),
         labels=_joined([one.labels for one in found], np.int64),
         overlap=np.concatenate(overlaps),
@@ -161,7 +173,8 @@ def _joined(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype)
 
 
-def _class_result(everything: _Pooled, label: int, threshold: float, mode: str) -> ClassResult:
+def class_result(everything: Pooled, label: int, threshold: float, mode: str) -> ClassResult:
+    """Of one class; arguments as those of :func:`evaluate`."""
     mine = np.flatnonzero(everything.labels == label)
     mine = mine[np.argsort(-everything.scores[mine], kind="stable")]
     near = everything.overlap[mine] > threshold

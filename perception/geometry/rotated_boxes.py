@@ -39,6 +39,24 @@ def as_le90(boxes: Tensor) -> Tensor:
     return torch.cat([centre, sizes], -1)
 
 
+def as_oc(boxes: Tensor) -> Tensor:
+    """The same boxes (..., 5) with the angle in (0, pi/2]: OpenCV's frame, mmrotate's "oc" before version 1.
+
+    The width is the side at that angle to the x axis, be it the longer or the shorter one.
+
+    Example:
+        >>> as_oc(torch.tensor([0.0, 0.0, 6.0, 2.0, 0.0]))
+        tensor([0.0000, 0.0000, 2.0000, 6.0000, 1.5708])
+    """
+    centre, width, height = boxes[..., :2], boxes[..., 2], boxes[..., 3]
+    angle = torch.remainder(boxes[..., 4], math.pi)
+    over, zero = angle > math.pi / 2, angle == 0
+    swap = over | zero
+    angle = torch.where(over, angle - math.pi / 2, torch.where(zero, angle + math.pi / 2, angle))
+    sizes = torch.stack([torch.where(swap, height, width), torch.where(swap, width, height), angle], -1)
+    return torch.cat([centre, sizes], -1)
+
+
 def upright_bounds(boxes: Tensor) -> Tensor:
     """The smallest upright boxes (..., 4) as xyxy around boxes (..., 5)."""
     cos, sin = boxes[..., 4].cos().abs(), boxes[..., 4].sin().abs()

@@ -1,0 +1,59 @@
+"""Detections of windows and levels become those of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perception.geometry.suppression import suppress_rotated
+
+WITHIN_LEVEL, ACROSS_LEVELS = 0.4, 0.5
+"""Overlaps above which two detections are one object, as released."""
+
+
+def to_native(detections: Tensor, origin: Sequence[float], factor: float) -> Tensor:
+    """Detections (N, 6) of a window as those of the native image.
+
+    Args:
+        detections: (cx, cy, w, h, angle, score) in pixels of the window.
+        origin: (x, y) of the window on its level.
+        factor: of the level's reduction.
+    """
+    boxes = detections[:, :5].clone()
+    boxes[:, :2] += boxes.new_tensor(origin)
+    boxes[:, :4] *= factor
+    return torch.cat([boxes, detections[:, 5:]], 1)
+
+
+def merge_windows(detections: Sequence[Tensor], iou_threshold: float = WITHIN_LEVEL) -> Tensor:
+    """Detections of a level (N, 6), by falling score, from those of its windows, all in pixels of one image."""
+    return suppressed(_joined([suppressed(one, iou_threshold) for one in detections]), iou_threshold)
+
+
+def merge_levels(levels: Sequence[Tensor], iou_threshold: float = ACROSS_LEVELS) -> Tensor:
+    """Detections of the image (N, 6), by falling score, from those of its levels, all in its pixels."""
+    return suppressed(_joined(levels), iou_threshold)
+
+
+def suppressed(detections: Tensor, iou_threshold: float) -> Tensor:
+    """Detections (N, 6) that no better one overlaps by more than a threshold, by falling score.
+
+    Of equally good ones that overlap, numbers decide and not their order, so that the result depends on neither the
+    order of the windows nor that of the levels.
+    """
+    keys = detections.detach().cpu().double().numpy()
+    order = torch.from_numpy(np.lexsort((*keys[:, :5].T, -keys[:, 5]))).to(detections.device)
+    ranked = detections[order]
+    labels = torch.zeros(len(ranked), dtype=torch.long)
+    return ranked[suppress_rotated(ranked[:, :5], ranked[:, 5], labels, iou_threshold)]
+
+
+def _joined(detections: Sequence[Tensor]) -> Tensor:
+    """All detections, (0, 6) without any; mmcv's suppression leaves (0, 5) where nothing was found."""
+    found = [one for one in detections if len(one)]
+    if found:
+        return torch.cat(found)
+    return detections[0].new_zeros(0, 6) if detections else torch.zeros(0, 6)
