@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from PIL import Image
 from perception.datasets.images import FORMATS, UnreadableImageError, open_image
 from perception.datasets.windows import ImageWindows, WholeImage, Window
 from perception.inference.images.decoding import FULL_PIXELS, decode
-from perception.inference.images.gdal_raster import NO_OPTIONS, SampleOptions, open_gdal
+from perception.inference.images.gdal_raster import NO_OPTIONS, GdalRaster, SampleOptions, open_gdal
 from perception.inference.images.windowed import ByRows, DamagedError, Raster, last_line
 from perception.inference.reading import Refused
 from perception.inference.scan import Source
@@ -47,12 +48,32 @@ def open_raster(source: Source, options: SampleOptions = NO_OPTIONS) -> Raster |
         return Refused(NEEDS_GDAL)
     if opened is None and not _is_lab(source.path):
         opened = _with_vips(source)
-    return _with_pillow(source) if opened is None else opened
+    if opened is None:
+        opened = _with_pillow(source)
+    if isinstance(opened, Raster) and not opened.remark:
+        opened.remark = dim_remark(source)
+    return opened
 
 
 def for_gdal(source: Source) -> bool:
     """Whether a file is, by its name, of a format that GDAL reads best."""
     return source.path.suffix.lower() not in _FOR_VIPS
+
+
+def dim_remark(source: Source) -> str:
+    """What to say of a PNG file whose 16 bits are hardly used: by the rule of PNG, 65535 is white in it."""
+    if not _is_deep_png(source.path):
+        return ""
+    opened = open_gdal(source, NO_OPTIONS)
+    if not isinstance(opened, GdalRaster):
+        return ""
+    with closing(opened):
+        if opened.reading is None or "range" not in opened.reading:
+            return ""
+        low, high = opened.reading["range"][0]
+    return (
+        f"its 16-bit samples reach from {low:g} to {high:g} only, so that it is dark; --range {low:g} {high:g} is not"
+    )
 
 
 def open_windows(path: Path) -> ImageWindows:
@@ -68,6 +89,15 @@ def open_windows(path: Path) -> ImageWindows:
     if opened.remark:
         warnings.warn(f"{path}: {opened.remark}", stacklevel=2)
     return opened
+
+
+def _is_deep_png(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(25)  # signature, and the first chunk up to its bit depth
+    except OSError:
+        return False
+    return head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:25] == b"\x10"
 
 
 def _is_lab(path: Path) -> bool:

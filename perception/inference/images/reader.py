@@ -20,7 +20,7 @@ from perception.inference.images.decoding import (
     reduction_factor,
 )
 from perception.inference.images.gdal_raster import NO_OPTIONS, GdalRaster, SampleOptions, has_gdal, open_gdal
-from perception.inference.images.raster import NEEDS_GDAL, for_gdal
+from perception.inference.images.raster import NEEDS_GDAL, dim_remark, for_gdal
 from perception.inference.images.sample import ImageSample
 from perception.inference.images.windowed import DamagedError
 from perception.inference.reading import Deferred, Refused
@@ -72,7 +72,8 @@ class ImageReader:
             return Refused(f"{decoded.reason}; rasterio, which is not installed, reads more kinds of rasters")
         if not isinstance(decoded, Decoded):
             return decoded
-        return ImageSample(decoded.pixels, decoded.width, decoded.height, decoded.factor, decoded.factor)
+        size = decoded.width, decoded.height
+        return ImageSample(decoded.pixels, *size, decoded.factor, decoded.factor, remark=dim_remark(source))
 
     def _whole(self, raster: GdalRaster, alone: bool) -> ImageSample | Refused | Deferred:
         width, height = raster.width, raster.height

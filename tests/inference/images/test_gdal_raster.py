@@ -379,6 +379,44 @@ def test_who_cuts_images_up_hears_of_it(tmp_path, pixels):
         open_windows(source.path).close()
 
 
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize("scale", [16, 257])
+def test_a_deep_png_that_is_dark_is_remarked_on(tmp_path, pixels, bands, scale):
+    path = tmp_path / "a.png"
+    samples = pixels[:bands].astype(np.uint16) * scale
+    with rasterio.open(path, "w", driver="PNG", width=WIDTH, height=HEIGHT, count=bands, dtype="uint16") as file:
+        file.write(samples)
+    source = Source.of_file("a.png", path, path.stat().st_size)
+    said = "its 16-bit samples reach from 0 to 4080 only, so that it is dark; --range 0 4080 is not" * (scale == 16)
+    assert ImageReader().read(source, alone=True).remark == said
+    raster = open_raster(source)
+    assert raster.remark == said
+    raster.close()
+    image, _, _ = _read(source)
+    assert np.array_equal(image.transpose(2, 0, 1), np.broadcast_to(samples >> 8, (3, HEIGHT, WIDTH)))
+    assert _alike(_read(source, ranges=((0, 255 * scale),))[0], pixels[:bands])
+
+
+def test_values_without_data_of_each_band(tmp_path, pixels):
+    """A virtual raster may have them; a pixel without data in all bands has none."""
+    red, green, blue = (pixels.clip(1).astype(np.int16) * 8).copy()
+    fills = (-1, -9999, 32767)
+    for band, fill in zip((red, green, blue), fills):
+        band[:30, 80:] = fill
+    source = _write(tmp_path / "bands.tif", np.stack([red, green, blue]))
+    bands = "".join(
+        f'<VRTRasterBand dataType="Int16" band="{band}"><NoDataValue>{fill}</NoDataValue><SimpleSource>'
+        f"<SourceFilename>{source.path}</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for band, fill in enumerate(fills, start=1)
+    )
+    path = tmp_path / "a.vrt"
+    path.write_text(f'<VRTDataset rasterXSize="{WIDTH}" rasterYSize="{HEIGHT}">{bands}</VRTDataset>')
+    image, valid, _ = _read(Source.of_file("a.vrt", path, 1))
+    assert not valid[:30, 80:].any()
+    assert valid[30:].all()
+    assert _alike(image[30:], pixels[:, 30:])
+
+
 def test_without_the_reader_of_rasters_that_is_said(tmp_path, pixels, monkeypatch):
     import importlib.util
 
