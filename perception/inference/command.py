@@ -1,0 +1,103 @@
+"""What the command lines of folder runs share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import DictAction
+
+from perception.inference.arguments import positive
+from perception.inference.folder import Job, run
+from perception.inference.kinds import Kind
+
+EPILOG = """what OUT holds:
+{outputs}
+  predictions.jsonl   one line for each of the {units}, written as the run goes
+  skipped.json        files that could not be used, with reasons
+  run.json            what the run was started with
+
+An interrupted run continues where it stopped when the same command is started again.
+Exit status: 0 all {units} done, 3 some skipped, 1 nothing could be done, 2 wrong usage.
+
+example:
+{example}"""
+
+
+def make_parser(description: str, example: str, kind: type[Kind]) -> argparse.ArgumentParser:
+    """A parser whose `--help` says what a kind writes; it has no arguments yet."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=EPILOG.format(outputs=kind.outputs, units=kind.units, example=example),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser, kind: type[Kind], batch_size: int) -> None:
+    """Options of every run: where to, and how."""
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=batch_size,
+        help=f"{kind.units} or parts at a time in the model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=min(4, os.cpu_count() or 1),
+        help="processes that read whole files (default: %(default)s)",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
+    parser.add_argument(
+        "--pattern", nargs="+", default=[], help="only files whose name or relative path matches, e.g. '*.png' 'cam0/*'"
+    )
+    parser.add_argument("--no-images", action="store_true", help="write predictions only, draw nothing")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in OUT instead of continuing it")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="override settings of the config, e.g. model.test_cfg.max_per_img=50",
+    )
+
+
+def run_command(args: argparse.Namespace, folder: Path, options: dict[str, Any]) -> int:
+    """Does the job that arguments describe and prints what came of it.
+
+    Args:
+        args: `config`, `checkpoint`, and the options of :func:`add_run_options`.
+        folder: what to run on.
+        options: arguments of the kind.
+
+    Returns:
+        The exit status.
+    """
+    # File names may hold bytes that are no text.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    job = Job(
+        config=args.config,
+        checkpoint=args.checkpoint,
+        folder=folder,
+        out=args.out,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        device=args.device,
+        patterns=args.pattern,
+        pictures=not args.no_images,
+        overwrite=args.overwrite,
+        options=options,
+        cfg_options=args.cfg_options,
+    )
+    try:
+        report = run(job)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130
+    print(report.text(), flush=True)
+    return 3 if report.skipped else 0
