@@ -97,6 +97,7 @@ RUN_BY = {
         "tests/engine/test_make_config.py::test_it_trains_and_starts_from_weights_of_other_classes"
     ),
     "python tools/convert_checkpoint.py catnet": "tests/projects/catnet/test_detectors.py::test_tool",
+    "python tools/convert_checkpoint.py hbd_net": "tests/projects/hbd_net/test_detectors.py::test_tool",
     "python tools/gpu_check.py": "tests/tools/test_gpu_check.py::test_its_comparisons_find_no_difference",
     "python -m perception.ops": "tests/ops/test_backend.py::test_every_operator_is_reported",
     "python -m perception.ops.build --help": "tests/test_documented_commands.py::test_help_of_the_build",

@@ -24,6 +24,7 @@ from perception.engine.convert import (
     require_weight,
     stated_classes,
 )
+from perception.engine.convert_shapes import oriented_rcnn_shapes, shapes_of
 from perception.engine.errors import UserError
 
 from .backbone import ARCResNet
@@ -101,7 +102,7 @@ def _expected(ours: State, prefix: str) -> dict[str, tuple[int, ...]]:
     bare = {key.removeprefix(prefix): value for key, value in ours.items() if key.startswith(prefix)}
     shapes = {f"{prefix}{key}": shape for key, shape in _backbone_shapes(bare).items()}
     if prefix:
-        shapes.update(_detector_shapes(ours))
+        shapes.update(oriented_rcnn_shapes(ours, MODEL))
     return shapes
 
 
@@ -130,38 +131,8 @@ def _backbone_shapes(state: State) -> dict[str, tuple[int, ...]]:
             stem_channels=len(require_weight(state, "conv1.weight", MODEL)),
             base_channels=len(require_weight(state, "layer1.0.conv1.weight", MODEL)),
         )
-    # Counters of batch-norm steps are absent from older files and do not change what a model predicts.
-    return {k: tuple(v.shape) for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    return shapes_of(model)
 
 
 def _routed(state: State, stage: int, block: int) -> bool:
     return any(key.startswith(f"layer{stage + 1}.{block}.conv2.routing.") for key in state)
-
-
-def _detector_shapes(state: State) -> dict[str, tuple[int, ...]]:
-    """Of the pyramid and the heads of an Oriented R-CNN."""
-
-    def shape(key: str) -> tuple[int, ...]:
-        return tuple(require_weight(state, f"{key}.weight", MODEL).shape)
-
-    box, rpn = "roi_head.bbox_head", "rpn_head"
-    channels = shape("neck.lateral_convs.0.conv")[0]
-    hidden = shape(f"{rpn}.rpn_conv")[0]
-    anchors = shape(f"{rpn}.rpn_cls")[0]
-    wide, pooled = shape(f"{box}.shared_fcs.0")
-    weights: dict[str, tuple[int, ...]] = {
-        f"{rpn}.rpn_conv": (hidden, channels, 3, 3),
-        f"{rpn}.rpn_cls": (anchors, hidden, 1, 1),
-        f"{rpn}.rpn_reg": (6 * anchors, hidden, 1, 1),
-        f"{box}.shared_fcs.0": (wide, pooled),
-        f"{box}.shared_fcs.1": (wide, wide),
-        f"{box}.fc_cls": (shape(f"{box}.fc_cls")[0], wide),
-        f"{box}.fc_reg": (5, wide),  # the same regression for all classes
-    }
-    stages = count_numbers(state, r"backbone\.layer(\d+)\..+") - 1
-    for level in range(stages):
-        deep = shape(f"backbone.layer{level + 1}.0.conv3")[0]
-        weights[f"neck.lateral_convs.{level}.conv"] = (channels, deep, 1, 1)
-        weights[f"neck.fpn_convs.{level}.conv"] = (channels, channels, 3, 3)
-    shapes = {f"{key}.weight": size for key, size in weights.items()}
-    return shapes | {f"{key}.bias": size[:1] for key, size in weights.items()}

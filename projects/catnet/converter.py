@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmdet.models.backbones import ResNet
-from torch import Tensor, nn
+from torch import nn
 
 from perception.engine.checkpoint import state_dict_of
 from perception.engine.convert import Conversion, State, count_numbers, require_complete, require_weight, stated_classes
+from perception.engine.convert_shapes import Shapes, is_known, resnet_shapes, shapes_of, with_biases
 from perception.engine.errors import UserError
 
 from .convolution import ConvNorm
@@ -23,9 +23,6 @@ from .hroie import make_gates
 from .scp import SCP, ContextAggregation
 
 MODEL = "CATNet"
-Shapes = dict[str, tuple[int, ...]]
-
-_COUNTER = "num_batches_tracked"  # of batch-norm steps; absent from older files, without effect on predictions
 
 
 def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
@@ -56,20 +53,15 @@ def _checked(checkpoint: Mapping[str, Any]) -> Conversion:
         description, expected = "CAT Mask R-CNN", _box_shapes(state) | _mask_shapes(state)
     else:
         description, expected = "CAT R-CNN", _box_shapes(state)
-    expected |= _backbone_shapes(state) | _neck_shapes(state)
+    expected |= resnet_shapes(state, MODEL) | _neck_shapes(state)
     require_complete(state, expected, MODEL)
-    known = {key: value for key, value in state.items() if _is_known(key, expected)}
+    known = {key: value for key, value in state.items() if is_known(key, expected)}
     result: dict[str, Any] = {"state_dict": known}
     named = stated_classes(checkpoint.get("meta", {}))
     if named:
         result["meta"] = {"dataset_meta": named}
     unmatched = [key for key in state if key not in known]
     return Conversion(result, unmatched, len(known), description, _num_classes(state))
-
-
-def _is_known(key: str, expected: Shapes) -> bool:
-    norm, _, name = key.rpartition(".")
-    return key in expected or (name == _COUNTER and f"{norm}.running_mean" in expected)
 
 
 def _num_classes(state: State) -> int:
@@ -80,23 +72,6 @@ def _num_classes(state: State) -> int:
 
 
 # ------------------------------------------------------------------ shapes of models of the sizes that weights show
-
-
-def _backbone_shapes(state: State) -> Shapes:
-    stages = range(1, 5)
-    blocks = [count_numbers(state, rf"backbone\.layer{stage}\.(\d+)\..+") for stage in stages]
-    deep = "backbone.layer1.0.conv3.weight" in state
-    depths = [
-        depth
-        for depth, (block, counts) in ResNet.arch_settings.items()
-        if list(counts) == blocks and (block.expansion == 4) == deep
-    ]
-    if not depths:
-        raise UserError(f"this file does not hold a {MODEL} model: its stages have {blocks} blocks, as no ResNet does")
-    stem, base = (len(require_weight(state, f"backbone.{key}.weight", MODEL)) for key in ("conv1", "layer1.0.conv1"))
-    with torch.device("meta"):
-        backbone = ResNet(depths[0], stem_channels=stem, base_channels=base)
-    return _shapes(backbone, "backbone.")
 
 
 def _neck_shapes(state: State) -> Shapes:
@@ -119,7 +94,7 @@ def _neck_shapes(state: State) -> Shapes:
             ),
             SCP(channels, levels, partial(ContextAggregation, reduction=channels // gathered)),
         )
-    return {key: shape for i, neck in enumerate(necks) for key, shape in _shapes(neck, f"neck.{i}.").items()}
+    return {key: shape for i, neck in enumerate(necks) for key, shape in shapes_of(neck, f"neck.{i}.").items()}
 
 
 def _box_shapes(state: State) -> Shapes:
@@ -138,7 +113,7 @@ def _box_shapes(state: State) -> Shapes:
         f"{box}.fc_cls": (classes + 1, wide),
         f"{box}.fc_reg": (4 * classes, wide),
     }
-    return _with_biases(layers) | _extractor_shapes("roi_head.bbox_roi_extractor.", channels)
+    return with_biases(layers) | _extractor_shapes("roi_head.bbox_roi_extractor.", channels)
 
 
 def _mask_shapes(state: State) -> Shapes:
@@ -150,7 +125,7 @@ def _mask_shapes(state: State) -> Shapes:
     layers: Shapes = {f"{mask}.convs.{i}.conv": (wide, wide if i else channels, 3, 3) for i in range(depth)}
     layers[f"{mask}.upsample"] = (wide if depth else channels, wide, 2, 2)
     layers[f"{mask}.conv_logits"] = (_num_classes(state), wide, 1, 1)
-    shapes = _with_biases(layers)
+    shapes = with_biases(layers)
     shapes[f"{mask}.upsample.bias"] = (wide,)  # of a transposed convolution
     return shapes | _extractor_shapes("roi_head.mask_roi_extractor.", channels)
 
@@ -164,23 +139,13 @@ def _retina_shapes(state: State) -> Shapes:
     for branch in ("cls_convs", "reg_convs"):
         for i in range(count_numbers(state, r"bbox_head\.(?:cls|reg)_convs\.(\d+)\..+")):
             layers[f"{head}.{branch}.{i}.conv"] = (hidden, hidden if i else channels, 3, 3)
-    return _with_biases(layers)
+    return with_biases(layers)
 
 
 def _extractor_shapes(prefix: str, channels: int) -> Shapes:
     with torch.device("meta"):
         gates = make_gates(channels, 4)
-    return _shapes(gates, f"{prefix}atts.")
-
-
-def _with_biases(layers: Shapes) -> Shapes:
-    weights = {f"{key}.weight": size for key, size in layers.items()}
-    return weights | {f"{key}.bias": size[:1] for key, size in layers.items()}
-
-
-def _shapes(module: nn.Module, prefix: str) -> Shapes:
-    state: Mapping[str, Tensor] = module.state_dict(prefix=prefix)
-    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith(_COUNTER)}
+    return shapes_of(gates, f"{prefix}atts.")
 
 
 def _shape(state: State, key: str) -> tuple[int, ...]:
