@@ -95,7 +95,7 @@ class TiledPredictor:
             reading=raster.reading,
         )
         with closing(raster), closing(prefetch(self._batches(raster, cut), 1)) as batches:
-            results = self._noted(self._results(batches, overview), f"{source.name}: tile {{}} of {len(cut)}", note)
+            results = _noted(self._results(batches, overview), source.name, len(cut), note)
             try:
                 first = next(results)
                 yield sample, self._joined(chain([first], results), raster, overview, type(first[1]))
@@ -127,13 +127,6 @@ class TiledPredictor:
                     overview.add_labels(tile, found)
                 yield tile, found
 
-    def _noted(
-        self, results: Iterator[tuple[Tile, Found]], words: str, note: Callable[[str], None]
-    ) -> Iterator[tuple[Tile, Found]]:
-        for number, result in enumerate(results, start=1):
-            yield result
-            note(words.format(number))
-
     def _batches(self, raster: Raster, cut: Sequence[Tile]) -> Iterator[_Batch]:
         for start in range(0, len(cut), self._batch_size):
             some = cut[start : start + self._batch_size]
@@ -146,6 +139,14 @@ class TiledPredictor:
             except Exception as error:  # pipelines fail in their own ways on odd sizes; the user gets the reason
                 raise SkippedError(f"the test pipeline fails on it: {type(error).__name__}: {error}") from error
             yield _Batch(some, pixels, valid, prepared)
+
+
+def _noted(
+    results: Iterator[tuple[Tile, Found]], name: str, count: int, note: Callable[[str], None]
+) -> Iterator[tuple[Tile, Found]]:
+    for number, result in enumerate(results, start=1):
+        yield result
+        note(f"{name}: tile {number} of {count}")
 
 
 @dataclass(frozen=True)

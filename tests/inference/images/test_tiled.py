@@ -244,7 +244,7 @@ def test_a_damaged_image_is_skipped_and_leaves_nothing(segmenter, oracle, scene,
 def test_a_finished_image_is_not_run_again(rotated_retinanet, oracle, scene, tmp_path):
     job = _job(rotated_retinanet, scene, tmp_path / "out", tiling=Tiling(200, 80))
     run(job)
-    Image.fromarray(_coordinates(300, 300)).save(scene / "another.png")
+    Image.fromarray(_coordinates(300, 300)).save(scene / "another {1}.png")
     summary = run(job)
     assert (summary.finished, summary.reused) == (1, 1)
     with pytest.raises(UserError, match="tile 200 there, None now"):
