@@ -47,3 +47,12 @@ def write(folder: Path, change: Callable[[dict], object] | None = None, pictures
     file = folder / "labels.json"
     file.write_text(json.dumps(data))
     return file
+
+
+def write_maps(folder: Path, number: int = 4) -> None:
+    """Writes panoptic maps of 50 pixels with code 5 and 500 with code 6 as FOLDER/map_N.png."""
+    folder.mkdir()
+    codes = np.zeros((30, 40, 3), np.uint8)
+    codes[:5, :10, 0], codes[10:30, :25, 0] = 5, 6
+    for image in range(1, number + 1):
+        Image.fromarray(codes).save(folder / f"map_{image}.png")

@@ -20,7 +20,7 @@ from perception.datasets.segmentation import SegmentationFolders
 from perception.engine.data_check import check_data, check_labels, draw_sheets, examine
 from perception.engine.errors import UserError
 from perception.evaluation.coco import CocoObjectsMetric
-from tests.datasets.coco_sets import CLASSES, write
+from tests.datasets.coco_sets import CLASSES, write, write_maps
 from tests.datasets.test_coco import panoptic, reorder
 
 
@@ -116,9 +116,9 @@ def add(where, **entry):
 
 # Sentences that have to come, and the number of objects or images that they count.
 FAULTS = {
-    "no sizes": (without("width"), "4 of 4 images have no width and height: 1.png, 2.png, 3.png, 4.png"),
-    "size as text": (first("width", "40", "images"), "1 of 4 images have no width and height: 1.png"),
-    "size of zero": (first("height", 0, "images"), "1 of 4 images have no width and height: 1.png"),
+    "no sizes": (without("width"), r"4 of 4 images have no width and height \(.*\): 1.png, 2.png, 3.png, 4.png"),
+    "size as text": (first("width", "40", "images"), r"1 of 4 images have no width and height \(whole .*\): 1.png"),
+    "size of zero": (first("height", 0, "images"), r"1 of 4 images have no width and height \(whole .*\): 1.png"),
     "another size": (first("width", 41, "images"), "1.png has 40 x 30 pixels, not 41 x 30"),
     "one id for all images": (twice("images"), "not unique: 2 of 4 images share 1 ids.*id 1 of 1.png, 2.png"),
     "one file as two images": (add("images", id=9), "1 files are listed as more than one image: 1.png"),
@@ -203,6 +203,7 @@ def test_oddities_are_warnings(tmp_path, name, capsys):
         every("area", 0),
         without("id", "annotations"),
         every("id", 5),
+        every("image_id", float),
         lambda data: data["categories"].insert(0, {"id": 0, "name": "animals", "supercategory": "none"}),
         first("segmentation", {"size": [30, 40], "counts": [95, 6, 1099]}),
         reorder,
@@ -337,18 +338,38 @@ def test_a_subset_of_classes(tmp_path):
     assert "dataset.subset=True" in message
 
 
-def test_panoptic_maps_are_looked_for(tmp_path):
-    file = write(tmp_path, panoptic)
-    (tmp_path / "maps").mkdir()
-    for number in range(1, 4):
-        Image.new("RGB", (40, 30)).save(tmp_path / "maps" / f"map_{number}.png")
-    cfg = config(file, kind=CocoSegments, heads=dict(panoptic_head=dict(num_things_classes=2, num_stuff_classes=2)))
+def panoptic_config(tmp_path, change=lambda data: None):
+    """Four images whose maps have a cat (code 5) of 50 pixels and a bird (code 6) of 500."""
+    file = write(tmp_path, lambda data: (panoptic(data), change(data)))
+    write_maps(tmp_path / "maps")
+    cfg = config(file, kind=CocoSegments, heads=dict(panoptic_head=dict(num_things_classes=2, num_stuff_classes=1)))
     cfg.train_dataloader.dataset.metainfo.update(thing_classes=("cat", "dog"), stuff_classes=("bird",))
+    return cfg
+
+
+def test_panoptic_maps_are_looked_for(tmp_path):
+    cfg = panoptic_config(tmp_path)
+    assert errors(cfg) == []
+    cfg.model.panoptic_head.num_stuff_classes = 2
+    (tmp_path / "maps" / "map_4.png").unlink()
+    Image.new("RGB", (30, 40)).save(tmp_path / "maps" / "map_2.png")
     found = errors(cfg)
-    assert len(found) == 2
     assert "1 of 4 label maps are missing in " in found[0]
     assert "map_4.png" in found[0]
-    assert "num_stuff_classes is 2, but the data set has 1" in found[1]
+    assert "1 of 3 label maps are of another size than the annotations say: map_2.png" in found[1]
+    assert "1 of 3 label maps that were looked at lack segments of the annotations: map_2.png" in found[2]
+    assert "num_stuff_classes is 2, but the data set has 1" in found[3]
+    assert len(found) == 4
+
+
+def test_panoptic_maps_have_the_segments_of_the_annotations(tmp_path):
+    def change(data):
+        data["annotations"][0]["segments_info"][0]["area"] = 60
+        del data["annotations"][1]["segments_info"][0]
+
+    found = errors(panoptic_config(tmp_path, change))
+    assert "have segments that the annotations do not list: map_2.png" in found[0]
+    assert "have segments of another area than the annotations state: map_1.png" in found[1]
 
 
 def masks(folder, values, size=(40, 30)):

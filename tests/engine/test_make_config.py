@@ -20,7 +20,7 @@ from perception.engine.make_config import Wishes, make_config
 from perception.engine.run import build_train_runner
 from perception.engine.schedule import scaled_schedule
 from tests.conftest import REPOSITORY
-from tests.datasets.coco_sets import write
+from tests.datasets.coco_sets import write, write_maps
 from tests.datasets.test_coco import panoptic, reorder
 from tests.projects.rank_detr.demo import TINY
 
@@ -336,9 +336,7 @@ def panoptic_maps(place, **kwargs):
     given = {}
     for split in ("train", "val"):
         file = write(place / f"pan_{split}", panoptic)
-        (file.parent / "maps").mkdir()
-        for number in range(1, 5):
-            Image.new("RGB", (40, 30)).save(file.parent / "maps" / f"map_{number}.png")
+        write_maps(file.parent / "maps")
         given[split] = [str(file), str(file.parent / "images"), str(file.parent / "maps")]
     return {**given, **kwargs}
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from mmdet.datasets import CocoPanopticDataset
 
 from perception.datasets.class_names import listed
 from perception.datasets.coco import CocoObjects, check_things
 from perception.datasets.coco_file import match_categories
+from perception.datasets.images import UnreadableImageError, read_image
+from perception.datasets.panoptic_code import rgb2id
 from perception.engine.errors import UserError
 
 from .coco_facts import CocoFacts, coco_facts
@@ -45,7 +49,7 @@ def look_at_coco(dataset: DataSet, limit: int = SAMPLE) -> tuple[Section, CocoFa
     sizes = [(facts.widths[place], facts.heights[place]) for place in there]
     look_at_headers(folder, [facts.names[place] for place in there], sizes, findings, limit)
     if panoptic:
-        _look_for_maps(dataset, facts, findings)
+        _look_for_maps(dataset, facts, findings, limit)
     elif any(step.get("with_mask") for step in dataset.steps()) and facts.bare:
         findings.error(
             f"{facts.bare} of {sum(facts.used)} objects have no segmentation, and the recipe trains masks",
@@ -112,13 +116,47 @@ def _metainfo(dataset: DataSet) -> dict:
     return {**dataset.kind.METAINFO, **(dataset.cfg.get("metainfo") or {})}
 
 
-def _look_for_maps(dataset: DataSet, facts: CocoFacts, findings: Findings) -> None:
+def _look_for_maps(dataset: DataSet, facts: CocoFacts, findings: Findings, limit: int) -> None:
     folder = dataset.folder("seg")
     if not folder:
         findings.error("data_prefix names no folder 'seg' of label maps")
         return
     maps = [file or name.replace(".jpg", ".png") for file, name in zip(facts.maps, facts.names)]
-    look_for_files(folder, maps, findings, what="label maps")
+    there = look_for_files(folder, maps, findings, what="label maps")
+    sizes = [(facts.widths[place], facts.heights[place]) for place in there]
+    look_at_headers(folder, [maps[place] for place in there], sizes, findings, limit, what="label maps")
+    known = set(there)
+    sample = {int(place): segments for place, segments in facts.segments.items() if int(place) in known}
+    _look_at_segments({os.path.join(folder, maps[place]): segments for place, segments in sample.items()}, findings)
+
+
+def _look_at_segments(sample: dict[str, list], findings: Findings) -> None:
+    """Label maps against ids and areas of their segments in the annotations.
+
+    Args:
+        sample: (id, area) of the segments, by the path of the map.
+    """
+    absent, unknown, areas = [], [], []
+    for path, segments in sample.items():
+        try:
+            ids, counts = np.unique(rgb2id(read_image(path)), return_counts=True)
+        except UnreadableImageError:
+            continue  # named with the maps
+        pixels = dict(zip(ids.tolist(), counts.tolist()))
+        stated = dict(segments)
+        name = os.path.basename(path)
+        absent += [name] if stated.keys() - pixels.keys() else []
+        unknown += [name] if pixels.keys() - stated.keys() - {0} else []
+        areas += [name] if any(abs(pixels.get(key, area) - area) > 0.01 * area + 1 for key, area in segments) else []
+    for names, what, advice in (
+        (absent, "lack segments of the annotations", "the code of a segment is red + 256 green + 65536 blue"),
+        (unknown, "have segments that the annotations do not list", "0 is the only code without a segment"),
+        (areas, "have segments of another area than the annotations state", "panoptic quality counts with these areas"),
+    ):
+        if names:
+            findings.error(
+                f"{len(names)} of {len(sample)} label maps that were looked at {what}: {some(names)}", advice
+            )
 
 
 def _look_at_filter(dataset: DataSet, facts: CocoFacts, findings: Findings) -> None:

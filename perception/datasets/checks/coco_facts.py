@@ -36,6 +36,7 @@ class CocoFacts:
         used: number of objects of each category, by its place in ``categories``.
         usable: of these, what training learns from: a box within the image, no crowd.
         bare: objects without segmentation.
+        segments: of a sample of panoptic images, by place: ids and areas of the segments.
         areas: square roots of the areas of usable objects, in pixels: minimum, quartiles, maximum.
         small: shares of objects below 32 x 32 pixels, below 96 x 96, and above.
         findings: faults that do not depend on a config.
@@ -53,6 +54,7 @@ class CocoFacts:
     used: list[int]
     usable: list[int]
     bare: int
+    segments: dict[str, list]
     areas: list[float]
     small: list[float]
     findings: Findings = field(default_factory=Findings)
@@ -106,6 +108,7 @@ def facts_of(content: dict, file: str) -> CocoFacts:
         used=[used[entry["id"]] for entry in categories],
         usable=objects.per_category.tolist(),
         bare=objects.bare,
+        segments={str(place): segments for place, segments in objects.segments.items()},
         areas=np.percentile(sides, (0, 25, 50, 75, 100)).round(1).tolist() if len(sides) else [],
         small=[float(np.mean(sides < 32)), float(np.mean((sides >= 32) & (sides < 96))), float(np.mean(sides >= 96))]
         if len(sides)
@@ -128,7 +131,8 @@ def _without_garbage_collection() -> Iterator[None]:
 
 def cache_folder() -> Path:
     """Where facts are kept: ``perception/annotations`` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perception" / "annotations"
+    # A user without a home folder has "~" expanded to itself, and nothing is kept.
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "perception", "annotations")
 
 
 def _cache_file(path: Path) -> Path:

@@ -42,11 +42,11 @@ def look_at_images(entries: list[dict], findings: Findings) -> Images:
     _say(
         findings.error,
         "images have an id that is neither a number nor text",
-        _where(entries, "id", lambda v: not isinstance(v, (int, str))),
+        _where(entries, "id", lambda v: not isinstance(v, (int, float, str))),
         entries,
         names,
     )
-    ids = [entry["id"] if isinstance(entry["id"], (int, str)) else repr(entry["id"]) for entry in entries]
+    ids = [entry["id"] if isinstance(entry["id"], (int, float, str)) else repr(entry["id"]) for entry in entries]
     twice = [(number, count) for number, count in Counter(ids).items() if count > 1]
     if twice:
         example = [name for name, number in zip(names, ids) if number == twice[0][0]]
@@ -64,7 +64,7 @@ def look_at_images(entries: list[dict], findings: Findings) -> Images:
     sizes = np.array([[_size(entry.get("width")), _size(entry.get("height"))] for entry in entries]).reshape(-1, 2)
     unsized = np.flatnonzero((sizes == 0).any(1))
     _say(
-        findings.error, "images have no width and height", unsized, entries, names,
+        findings.error, "images have no width and height (whole numbers above 0)", unsized, entries, names,
         "add the sizes in pixels (whole numbers) of the upright images",
     )  # fmt: skip
     return Images(ids, names, sizes[:, 0], sizes[:, 1], {number: place for place, number in enumerate(ids)})
@@ -72,7 +72,9 @@ def look_at_images(entries: list[dict], findings: Findings) -> Images:
 
 def image_places(entries: list[dict], images: Images, findings: Findings) -> np.ndarray:
     ids = [entry["image_id"] for entry in entries]
-    places = np.array([images.places.get(number, -1) if isinstance(number, (int, str)) else -1 for number in ids], int)
+    places = np.array(
+        [images.places.get(number, -1) if isinstance(number, (int, float, str)) else -1 for number in ids], int
+    )
     lost = np.flatnonzero(places < 0)
     if len(lost):
         example = ids[lost[0]]
@@ -89,8 +91,8 @@ def image_places(entries: list[dict], images: Images, findings: Findings) -> np.
 
 
 def category_places(ids: Sequence, categories: list[dict], findings: Findings) -> np.ndarray:
-    known = {entry["id"]: place for place, entry in enumerate(categories) if isinstance(entry["id"], (int, str))}
-    places = np.array([known.get(number, -1) if isinstance(number, (int, str)) else -1 for number in ids], int)
+    known = {entry["id"]: place for place, entry in enumerate(categories) if isinstance(entry["id"], (int, float, str))}
+    places = np.array([known.get(number, -1) if isinstance(number, (int, float, str)) else -1 for number in ids], int)
     lost = np.flatnonzero(places < 0)
     if len(lost):
         strange = dict.fromkeys(repr(ids[place]) for place in lost)

@@ -12,6 +12,9 @@ from .coco_lists import Images, category_places, image_places, is_number
 from .coco_masks import look_at_segmentations
 from .report import Findings, some
 
+_SAMPLED = 64
+"""Of so many images, segments are compared with their label maps."""
+
 
 @dataclass
 class Objects:
@@ -22,6 +25,7 @@ class Objects:
     areas: np.ndarray
     bare: int
     maps: list[str]
+    segments: dict[int, list]
 
 
 def look_at_objects(content: dict, images: Images, findings: Findings) -> Objects:
@@ -54,6 +58,7 @@ def look_at_objects(content: dict, images: Images, findings: Findings) -> Object
         areas=np.prod(corners[usable, 2:], axis=1),
         bare=bare,
         maps=[],
+        segments={},
     )
 
 
@@ -83,8 +88,21 @@ def look_at_segments(content: dict, images: Images, findings: Findings) -> Objec
         areas=np.array([segment["area"] for segment, _ in segments] if not broken else [], float),
         bare=0,
         maps=maps,
+        segments=_sampled(entries, image, broken),
     )
 
 
 def _is_segment(entry: dict) -> bool:
     return isinstance(entry.get("id"), int) and is_box(entry.get("bbox")) and is_number(entry.get("area"))
+
+
+def _sampled(entries: list[dict], image: np.ndarray, broken: list) -> dict[int, list]:
+    """Ids and areas of the segments of a regular sample of images, by the image's place."""
+    if broken:
+        return {}
+    sample = range(0, len(entries), max(1, -(-len(entries) // _SAMPLED)))
+    return {
+        int(image[number]): [[segment["id"], segment["area"]] for segment in entries[number]["segments_info"]]
+        for number in sample
+        if image[number] >= 0
+    }

@@ -43,7 +43,12 @@ def look_for_files(folder: str, names: Sequence[str], findings: Findings, what: 
 
 
 def look_at_headers(
-    folder: str, names: Sequence[str], sizes: Sequence[tuple[float, float]], findings: Findings, limit: int = SAMPLE
+    folder: str,
+    names: Sequence[str],
+    sizes: Sequence[tuple[float, float]],
+    findings: Findings,
+    limit: int = SAMPLE,
+    what: str = "images",
 ) -> dict[int, tuple[int, int]]:
     """Whether files are images and as large as annotations say; of more than ``limit``, a regular sample.
 
@@ -70,7 +75,7 @@ def look_at_headers(
             other.append(f"{names[place]} has {size[0]} x {size[1]} pixels, not {width} x {height}")
             if size == (height, width) and orientation_of_file(path) > 4:
                 turned.append(names[place])
-    of_those = f"of {len(places)} images" + (" that were looked at" if len(places) < len(names) else "")
+    of_those = f"of {len(places)} {what}" + (" that were looked at" if len(places) < len(names) else "")
     if unreadable:
         findings.error(f"{len(unreadable)} {of_those} cannot be read: {some(unreadable)}", "mend or remove them")
     if len(other) > len(turned):
