@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset, CocoPanopticDataset
-from mmdet.visualization import get_palette
 from mmengine.config import Config
 from mmrotate.datasets import DOTADataset
 from mmseg.datasets import BaseSegDataset
@@ -18,6 +17,7 @@ from perception.datasets.checks.config import data_sets
 from perception.datasets.class_names import listed
 from perception.datasets.folders import names_below
 from perception.datasets.images import IMAGE_SUFFIXES
+from perception.datasets.palette import default_palette
 
 from . import checkpoint
 from .atomic import replacing
@@ -98,7 +98,7 @@ def _text(
     wishes: Wishes, data: OwnData, notes: Sequence[str], imports: Sequence[str], blocks: Sequence[list[str]]
 ) -> str:
     said = "\n".join(textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ") for note in notes)
-    palette = [tuple(int(part) for part in colour) for colour in get_palette("random", len(data.classes))]
+    palette = default_palette(len(data.classes))
     recipe = os.path.relpath(wishes.recipe, wishes.out.absolute().parent)
     metainfo = ["classes=classes", "palette=palette"]
     if data.things is not None:

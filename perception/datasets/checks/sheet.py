@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mmdet.visualization import get_palette
 from mmengine.dataset import BaseDataset
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as rle
 
 from perception.datasets.images import UnreadableImageError, read_image
+from perception.datasets.palette import default_palette
 from perception.datasets.panoptic_code import rgb2id
 from perception.datasets.seg_maps import read_seg_map
 from perception.engine.atomic import replacing
@@ -43,7 +43,9 @@ def draw_sheet(dataset: DataSet, path: Path) -> bool:
     if "img_path" not in built.get_data_info(0):
         return False
     classes = built.metainfo.get("classes") or ()
-    palette = get_palette(built.metainfo.get("palette") or "random", max(len(classes), 1))
+    palette = built.metainfo.get("palette") or ()
+    if len(palette) < len(classes):
+        palette = default_palette(len(classes))
     samples = [built.get_data_info(place) for place in _choose(built)]
     legend = _legend(_shown(samples), classes, palette)
     rows = -(-len(samples) // COLUMNS)

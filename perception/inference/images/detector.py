@@ -18,11 +18,11 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from perception.datasets.palette import Colour, default_palette
 from perception.engine.checkpoint import load_checkpoint_file, load_weights
 from perception.engine.errors import UserError
 from perception.geometry.rotated_boxes import as_le90
 from perception.inference.images.decoding import InputSize
-from perception.inference.images.drawing import Colour, default_palette
 from perception.inference.images.results import UNLABELLED, Detections, Found, LabelMap, Segments, crop_masks
 
 # Logits of the image's size that are held at the same time: 128 MiB.

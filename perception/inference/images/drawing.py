@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,9 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from perception.datasets.palette import Colour
 from perception.inference.images.results import UNLABELLED, Detections, LabelMap, MaskCrop, Segments
-
-Colour = tuple[int, int, int]
 
 _MASK_OPACITY = 0.45
 _LABEL_OPACITY = 215  # of 255
@@ -25,16 +23,6 @@ _MOST_LABELS = 500
 _LEGEND = 12
 # With more detections than this, lines and letters get smaller.
 _CROWD = 40
-
-
-def default_palette(count: int) -> list[Colour]:
-    """`count` strong colours; neighbours in the list are far apart in hue."""
-    golden = (math.sqrt(5) - 1) / 2
-    colours = []
-    for index in range(count):
-        red, green, blue = colorsys.hsv_to_rgb((0.58 + index * golden) % 1, 0.85 - 0.25 * (index % 3 == 1), 0.95)
-        colours.append((round(red * 255), round(green * 255), round(blue * 255)))
-    return colours
 
 
 def draw(pixels: np.ndarray, detections: Detections, classes: Sequence[str], palette: Sequence[Colour]) -> Image.Image:

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from perception.inference.images.drawing import Colour
+from perception.datasets.palette import Colour
 from perception.inference.images.sample import ImageSample
 from perception.inference.names import derived_names
 from perception.inference.scan import Source

@@ -7,10 +7,10 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from perception.datasets.palette import default_palette
 from perception.engine.checkpoint import CheckpointError
 from perception.engine.errors import UserError
 from perception.inference.images.detector import Detector, _detections, classes_and_palette
-from perception.inference.images.drawing import default_palette
 from tests.inference.conftest import SIZES, make_image
 
 pytestmark = pytest.mark.xdist_group("inference")

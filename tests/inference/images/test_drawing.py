@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from perception.inference.images.drawing import default_palette, draw, draw_label_map
+from perception.datasets.palette import default_palette
+from perception.inference.images.drawing import draw, draw_label_map
 from perception.inference.images.results import UNLABELLED, Detections, LabelMap, crop_masks
 
 CLASSES = ("ship", "plane")
