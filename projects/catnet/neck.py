@@ -5,6 +5,7 @@ In a config the neck is a list of both, which mmengine builds as one after the o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 
@@ -53,7 +54,7 @@ class DenseFPN(dense_fpn.DenseFPN, BaseModule):
             reduction,
             conv_block=partial(ConvModule, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg),
         )
-        self.init_cfg = init_cfg
+        self.init_cfg = copy.deepcopy(init_cfg)
 
 
 @MODELS.register_module()
@@ -77,4 +78,4 @@ class SCP(scp.SCP, BaseModule):
         if block_cfg is None:
             block_cfg = dict(type="ContextAggregation")
         super().__init__(in_channels, num_levels, lambda channels: MODELS.build({**block_cfg, "in_channels": channels}))
-        self.init_cfg = init_cfg
+        self.init_cfg = copy.deepcopy(init_cfg)
