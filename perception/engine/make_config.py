@@ -16,7 +16,7 @@ from mmseg.datasets import BaseSegDataset
 from perception.datasets.checks.config import data_sets
 from perception.datasets.class_names import listed
 from perception.datasets.folders import names_below
-from perception.datasets.images import IMAGE_SUFFIXES
+from perception.datasets.images import IMAGE_SUFFIXES, UnreadableImageError, read_header
 from perception.datasets.palette import default_palette
 
 from . import checkpoint
@@ -84,6 +84,8 @@ def make_config(wishes: Wishes) -> list[str]:
             "on DOTA's (configs/arc.py) and on masks (configs/freqfusion.py)"
         )
     notes = [*_said_of(data), *data.notes]
+    if issubclass(train.kind, DOTADataset):
+        notes += _said_of_size(cfg, data.places["train"])
     start, more = _start_lines(cfg, wishes, data)
     schedule, lines = _schedule_lines(cfg, wishes, data)
     notes += more + schedule
@@ -353,6 +355,24 @@ def _said_of(data: OwnData) -> Iterator[str]:
         objects = f" and {place.objects} objects" if place.objects else ""
         yield f"{split}: {place.count} images{objects}, {place.annotations}"
     yield f"{len(data.classes)} classes: {listed(data.classes)}"
+
+
+def _said_of_size(cfg: Config, place: Place) -> Iterator[str]:
+    """A word on images that the recipe would shrink a lot, although it is meant for patches."""
+    scales = [step["scale"] for step in cfg.test_dataloader.dataset.pipeline if step.get("scale")]
+    names = [name for name in names_below(place.images) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
+    sides = []
+    for name in names[:: max(1, -(-len(names) // 50))]:
+        try:
+            header = read_header(place.images / name)
+        except UnreadableImageError:
+            continue  # the look at the data names it
+        sides.append(max(header.width, header.height))
+    if scales and sides and max(sides) > 1.5 * max(scales[0]):
+        yield (
+            f"images of up to {max(sides)} pixels are shrunk to {max(scales[0])}, and small objects are lost: cut them "
+            "into patches with tools/dataset_converters/split_dota.py, and take these"
+        )
 
 
 def _type_name(step: dict) -> str:

@@ -269,6 +269,15 @@ def test_rotated_boxes(place, recipe):
             assert step.upright_labels == (1,)
 
 
+def test_whole_images_are_remarked_on(place):
+    data = dict(train=dota(place, "train", [SHIP]), val=dota(place, "val", [SHIP]))
+    _, notes = made(place, "configs/arc.py", **data)
+    assert not any("shrunk" in note for note in notes)
+    Image.new("L", (1600, 20)).save(place / "train" / "images" / "a.png")
+    _, notes = made(place, "configs/arc.py", **data)
+    assert any("images of up to 1600 pixels are shrunk to 1024" in note for note in notes)
+
+
 def test_rotated_boxes_of_other_classes(place):
     data = dict(train=dota(place, "train", [SHIP]), val=dota(place, "val", [TANK]))
     with pytest.raises(UserError, match="--val has objects of storage-tank, which the training data do not have: ship"):
