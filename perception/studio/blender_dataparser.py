@@ -51,7 +51,7 @@ class StatedBlender(Blender):
             cameras=make_cameras(self._scaled(poses), intrinsics),
             alpha_color=self.alpha_color_tensor,
             scene_box=SceneBox(aabb=torch.tensor([[-HALF_BOX] * 3, [HALF_BOX] * 3])),
-            mask_filenames=_masks(self.data, path, frames),
+            mask_filenames=_masks(self.data, frames),
             metadata=_depth_range(path, meta, self.scale_factor),
             dataparser_transform=torch.cat([torch.eye(3), -centre.float()[:, None]], 1),
             dataparser_scale=self.scale_factor,
@@ -117,11 +117,8 @@ def _intrinsics(path: Path, meta: Mapping[str, Any], images: Sequence[ImageFile]
     return made
 
 
-def _masks(folder: Path, path: Path, frames: Sequence[Mapping[str, Any]]) -> list[Path] | None:
-    named = [frame["mask_path"] for frame in frames if frame.get("mask_path")]
-    if named and len(named) != len(frames):
-        raise SceneError(f"{path} names masks for {len(named)} of {len(frames)} frames: name one for each, or none")
-    return [folder / name for name in named] or None
+def _masks(folder: Path, frames: Sequence[Mapping[str, Any]]) -> list[Path] | None:
+    return [folder / frame["mask_path"] for frame in frames if frame.get("mask_path")] or None
 
 
 def _depth_range(path: Path, meta: Mapping[str, Any], scale: float) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from nerfstudio.data.scene_box import OrientedBox
 from torch import Tensor
 
 from perception.studio.errors import SceneError
-from perception.studio.transforms import check_pose, read_json
+from perception.studio.transforms import check_pose, is_number, read_json
 
 # Types of cameras; of the stereo ones the right eye, and the axis along which the eyes' pictures are joined, left or
 # above the left one: as `ns-render camera-path` joins them.
@@ -75,7 +74,7 @@ def read_camera_path(path: Path) -> CameraPath:
 
 def _side(content: dict[str, Any], name: str, path: Path) -> int:
     side = content.get(name)
-    if not _is_number(side) or side != int(side) or not 0 < side <= MAX_SIDE:
+    if not is_number(side) or side != int(side) or not 0 < side <= MAX_SIDE:
         raise SceneError(f"{path}: {name} must be a whole number of pixels up to {MAX_SIDE}, not {side!r}")
     return int(side)
 
@@ -96,7 +95,7 @@ def _frame(frame: Any, kind: str, where: str) -> dict[str, Any]:
         pose[:3, :3] /= scale  # an object's size in the program that made the path does not turn its cameras
     check_pose(pose, where)
     checked = {**frame, "camera_to_world": pose.flatten().tolist()}
-    if kind in ("perspective", "fisheye") and not (_is_number(frame.get("fov")) and 0 < frame["fov"] < 180):
+    if kind in ("perspective", "fisheye") and not (is_number(frame.get("fov")) and 0 < frame["fov"] < 180):
         raise SceneError(f"{where}: fov must lie between 0 and 180 degrees, not {frame.get('fov')!r}")
     return checked
 
@@ -111,7 +110,7 @@ def _crop(crop: Any, path: Path) -> tuple[OrientedBox | None, Tensor | None]:
     angles = _numbers({"crop_rot": [0.0] * 3, **crop}, "crop_rot", path)
     colour = crop.get("crop_bg_color")
     shades = [colour.get(name) for name in "rgb"] if isinstance(colour, dict) else [None]
-    if not all(_is_number(shade) and 0 <= shade <= 255 for shade in shades):
+    if not all(is_number(shade) and 0 <= shade <= 255 for shade in shades):
         raise SceneError(f"{path}: crop_bg_color must hold r, g and b from 0 to 255, not {colour!r}")
     if min(size) <= 0:
         raise SceneError(f"{path}: crop_scale must be positive, not {size}")
@@ -120,10 +119,6 @@ def _crop(crop: Any, path: Path) -> tuple[OrientedBox | None, Tensor | None]:
 
 def _numbers(crop: dict[str, Any], name: str, path: Path) -> list[float]:
     values = crop.get(name)
-    if not isinstance(values, list) or len(values) != 3 or not all(map(_is_number, values)):
+    if not isinstance(values, list) or len(values) != 3 or not all(map(is_number, values)):
         raise SceneError(f"{path}: {name} must be three numbers, not {values!r}")
     return [float(value) for value in values]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
@@ -13,7 +14,7 @@ from perception.studio.errors import SceneError
 from perception.studio.findings import counted
 from perception.studio.image_files import look_at_all
 from perception.studio.intrinsics import make_cameras, stated_intrinsics
-from perception.studio.transforms import read_transforms
+from perception.studio.transforms import is_number, read_transforms
 
 
 class StatedInstantNGP(InstantNGP):
@@ -31,7 +32,11 @@ class StatedInstantNGP(InstantNGP):
                 f"{path} has poses around {centre.tolist()}, where single precision cannot tell the cameras apart: "
                 "subtract that from the last column of every transform_matrix"
             )
+        _demand_images(path, meta)
+        _check_scale(path, meta)
         outputs = super()._generate_dataparser_outputs(split)
+        if not outputs.image_filenames:
+            return outputs  # the reader says so
         frames = {}
         for number, frame in enumerate(meta["frames"]):
             for name in (frame["file_path"], frame["file_path"] + ".png"):
@@ -57,3 +62,20 @@ class StatedInstantNGP(InstantNGP):
         if outputs.cameras.distortion_params is None:
             outputs.cameras.distortion_params = torch.zeros(len(images), 6)
         return outputs
+
+
+def _demand_images(path: Path, meta: dict[str, Any]) -> None:
+    """nerfstudio's parser leaves out frames whose images are missing, in every split without a warning."""
+    faults = []
+    for number, frame in enumerate(meta["frames"]):
+        image = path.parent / frame["file_path"]
+        if not image.is_file() and not image.with_name(image.name + ".png").is_file():
+            faults.append(f"{path}: frame {number} names {frame['file_path']}, but there is no image {image}")
+    if faults:
+        raise SceneError(counted(faults))
+
+
+def _check_scale(path: Path, meta: dict[str, Any]) -> None:
+    scale = meta.get("aabb_scale", 1)
+    if not is_number(scale) or scale <= 0:
+        raise SceneError(f"{path}: aabb_scale must be a positive number, not {scale!r}")

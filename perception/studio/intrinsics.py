@@ -13,6 +13,7 @@ from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE, Cameras, CameraType
 from torch import Tensor
 
 from perception.studio.errors import SceneError
+from perception.studio.transforms import is_number
 
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 KEYS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y", "x_fov", "y_fov", *DISTORTION)
@@ -101,7 +102,7 @@ def camera_type(meta: Mapping[str, Any], frame: Mapping[str, Any], where: str) -
     model = frame.get("camera_model", meta.get("camera_model"))
     if model is None:
         return CameraType.FISHEYE if frame.get("is_fisheye", meta.get("is_fisheye")) else CameraType.PERSPECTIVE
-    if model not in CAMERA_MODEL_TO_TYPE:
+    if not isinstance(model, str) or model not in CAMERA_MODEL_TO_TYPE:
         raise SceneError(f"{where} has the camera_model {model!r}; known are {', '.join(CAMERA_MODEL_TO_TYPE)}")
     return CAMERA_MODEL_TO_TYPE[model]
 
@@ -122,18 +123,14 @@ def _number(value: Any, key: str, where: str) -> float:
         raise SceneError(f"{where}: {key} must lie between 0 and pi radians, not {value!r} (focal length)")
     if key in ("x_fov", "y_fov") and not _between(value, 180):
         raise SceneError(f"{where}: {key} must lie between 0 and 180 degrees, not {value!r}")
-    if not _is_number(value) or (key in ("fl_x", "fl_y", "w", "h") and value <= 0):
+    if not is_number(value) or (key in ("fl_x", "fl_y", "w", "h") and value <= 0):
         wanted = "a positive number of pixels" if key in ("fl_x", "fl_y", "w", "h") else "a finite number"
         raise SceneError(f"{where}: {key} must be {wanted}, not {value!r}")
     return value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _between(value: Any, high: float) -> bool:
-    return _is_number(value) and 0 < value < high
+    return is_number(value) and 0 < value < high
 
 
 def _stated_size(stated: Mapping[str, float], size: tuple[int, int], where: str) -> tuple[float, float]:
@@ -178,6 +175,6 @@ def _distortion(
     listed = frame.get("distortion_params", meta.get("distortion_params"))
     if listed is None:
         return tuple(get_distortion_params(**{key: float(stated.get(key, 0)) for key in DISTORTION}).tolist())
-    if not isinstance(listed, list) or len(listed) != len(DISTORTION) or not all(map(_is_number, listed)):
+    if not isinstance(listed, list) or len(listed) != len(DISTORTION) or not all(map(is_number, listed)):
         raise SceneError(f"{where}: distortion_params must be the six numbers {', '.join(DISTORTION)}")
     return tuple(map(float, listed))

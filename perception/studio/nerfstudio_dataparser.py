@@ -22,7 +22,7 @@ from perception.studio.coordinates import far_centre
 from perception.studio.errors import SceneError
 from perception.studio.findings import counted
 from perception.studio.intrinsics import DISTORTION, stated_intrinsics
-from perception.studio.transforms import OTHER_SPLIT, check_names, read_transforms
+from perception.studio.transforms import OTHER_SPLIT, check_names, is_number, read_transforms
 
 SHAPE = ("fl_x", "fl_y", "cx", "cy", "w", "h")
 SPLITS = ("train", "val", "test")
@@ -49,6 +49,7 @@ class StatedNerfstudio(Nerfstudio):
         path = given if given.suffix == ".json" else given / "transforms.json"
         meta, poses = read_transforms(path)
         _check_cameras(path, meta)
+        _check_applied(path, meta)
         tidy = deepcopy(meta)
         _share_camera_model(path, tidy)
         _spread_intrinsics(path, tidy)
@@ -98,6 +99,19 @@ def _check_cameras(path: Path, meta: dict[str, Any]) -> None:
             faults.append(str(error))
     if faults:
         raise SceneError(counted(faults))
+
+
+def _check_applied(path: Path, meta: dict[str, Any]) -> None:
+    """What was done to the poses before, and export undoes."""
+    rows, scale = meta.get("applied_transform", COLMAP_TRANSFORM), meta.get("applied_scale", 1)
+    if not isinstance(rows, list) or len(rows) != 3 or not all(map(_is_row, rows)):
+        raise SceneError(f"{path}: applied_transform must be a 3 x 4 matrix of numbers, not {rows!r}")
+    if not is_number(scale) or scale <= 0:
+        raise SceneError(f"{path}: applied_scale must be a positive number, not {scale!r}")
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, list) and len(row) == 4 and all(map(is_number, row))
 
 
 def _share_camera_model(path: Path, meta: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +110,7 @@ def check_scene(
             outputs = report.splits[split] = reader.get_dataparser_outputs(split)
             check_cameras(outputs.cameras, outputs.image_filenames)
             check_projections(outputs.cameras, outputs.image_filenames, findings)
+            _check_repeated(split, outputs, findings)
             if read_images:
                 check_images(outputs, config, need_alpha, findings)
     _check_leaks(report)
@@ -125,6 +127,12 @@ def check_scene(
         shown = background if train.alpha_color is None else train.alpha_color
         check_colours(train, shown, _background_remedy(config), findings)
     return report
+
+
+def _check_repeated(split: str, outputs: DataparserOutputs, findings: Findings) -> None:
+    repeated = [name for name, count in Counter(outputs.image_filenames).items() if count > 1]
+    if repeated:
+        findings.warn(f"{len(repeated)} {split} images are listed more than once, {repeated[0]} among them")
 
 
 def _check_leaks(report: SceneReport) -> None:

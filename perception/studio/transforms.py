@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from perception.studio.errors import SceneError
 from perception.studio.findings import counted
 
 ORTHONORMAL_TOLERANCE = 1e-2
+PATHS = ("file_path", "mask_path", "depth_file_path")  # what a frame may name
 OTHER_SPLIT = {"val": "test", "test": "val"}
 """Evaluation views that stand in for missing ones."""
 
@@ -47,7 +49,7 @@ def read_transforms(path: Path) -> tuple[dict[str, Any], Tensor]:
     """The content of a transforms file, and the poses (N, 4, 4) of its frames in double precision.
 
     Raises:
-        SceneError: it lists no frames, or a frame names no image or has an impossible pose.
+        SceneError: it lists no frames, a frame names no image or has an impossible pose, or only some name masks.
     """
     meta = read_json(path)
     frames = meta.get("frames")
@@ -61,14 +63,19 @@ def read_transforms(path: Path) -> tuple[dict[str, Any], Tensor]:
             faults.append(str(error))
     if faults:
         raise SceneError(counted(faults))
+    masked = sum(bool(frame.get("mask_path")) for frame in frames)
+    if masked not in (0, len(frames)):
+        raise SceneError(f"{path} names masks for {masked} of {len(frames)} frames: name one for each, or none")
     return meta, torch.stack(poses)
 
 
 def _pose_of(frame: Any, where: str) -> Tensor:
     if not isinstance(frame, dict) or not {"file_path", "transform_matrix"} <= frame.keys():
         raise SceneError(f"{where} needs file_path and transform_matrix")
-    if not isinstance(frame["file_path"], str) or not frame["file_path"]:
-        raise SceneError(f"{where} has the file_path {frame['file_path']!r}, which is not a name")
+    for key in PATHS:
+        name = frame.get(key)
+        if (key == "file_path" or name is not None) and (not isinstance(name, str) or not name):
+            raise SceneError(f"{where} has the {key} {name!r}, which is not a name")
     try:
         pose = torch.tensor(frame["transform_matrix"], dtype=torch.float64)
     except (TypeError, ValueError):
@@ -108,3 +115,8 @@ def check_names(path: Path, split: str, names: Any, known: Sequence[str]) -> Non
     known_paths = {Path(name) for name in known}
     if missing := [name for name in names if Path(name) not in known_paths]:
         raise SceneError(counted([f"{path}: {split}_filenames names {name}, which no frame has" for name in missing]))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

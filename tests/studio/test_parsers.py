@@ -215,6 +215,47 @@ def test_instant_ngp_files_state_fy_and_frames(copy):
     torch.testing.assert_close(after.camera_to_worlds, before.camera_to_worlds)
 
 
+def refused(config, folder: Path, match: str) -> None:
+    with pytest.raises(SceneError, match=match):
+        read(config, folder)
+
+
+def test_impossible_statements_of_instant_ngp_files(copy):
+    folder, config = copy("ngp"), InstantNGPDataParserConfig()
+    file = folder / "transforms.json"
+    edit(file, lambda c: c.update(aabb_scale=-4))
+    refused(config, folder, "aabb_scale must be a positive number, not -4")
+    edit(file, lambda c: c.update(aabb_scale=4))
+    edit(file, lambda c: c["frames"][2].update(file_path="images/gone"))
+    refused(config, folder, "frame 2 names images/gone, but there is no image")
+    edit(file, lambda c: c.update(frames=c["frames"][:1]))
+    with pytest.raises(SceneError, match="the test split of .* has no images: choose another --eval-mode"):
+        read(config, folder, "test")
+
+
+@pytest.mark.parametrize("layout", ["blender", "nerfstudio", "ngp"])
+def test_frames_name_all_their_masks_or_none(layout, copy):
+    folder = copy(layout)
+    file = folder / ("transforms_train.json" if layout == "blender" else "transforms.json")
+    config = {"blender": BlenderDataParserConfig, "ngp": InstantNGPDataParserConfig}.get(
+        layout, NerfstudioDataParserConfig
+    )
+    edit(file, lambda c: [f.update(mask_path="mask.png") for f in c["frames"][1:]])
+    refused(config(), folder, r"names masks for \d+ of \d+ frames: name one for each, or none")
+    edit(file, lambda c: [f.update(mask_path=3) for f in c["frames"]])
+    refused(config(), folder, "frame 0 has the mask_path 3, which is not a name")
+    edit(file, lambda c: [f.pop("mask_path") for f in c["frames"]])
+    edit(file, lambda c: c["frames"][0].update(camera_model=["OPENCV"]))
+    refused(config(), folder, r"frame 0 has the camera_model \['OPENCV'\]; known are")
+
+
+@pytest.mark.parametrize("rows", [None, "none", [[1, 0], [0, 1]], [[1, 0, 0, "0"], [0, 1, 0, 0], [0, 0, 1, 0]]])
+def test_an_applied_transform_is_a_matrix(rows, copy):
+    folder = copy("nerfstudio")
+    edit(folder / "transforms.json", lambda c: c.update(applied_transform=rows))
+    refused(NerfstudioDataParserConfig(), folder, "applied_transform must be a 3 x 4 matrix")
+
+
 def one_camera(config, folder: Path):
     outputs = read(config, folder, "test")
     assert outputs.cameras.shape == (1,)

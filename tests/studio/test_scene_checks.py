@@ -469,3 +469,11 @@ def test_frusta_are_drawn_where_cameras_look():
     # x: (0 - 5) / 10 and (20 - 5) / 10, y: 6 / 20 and -(30 - 6) / 20, twice as far and from the camera's place
     corners = [[0, 2.6, 1], [4, 2.6, 1], [4, -0.4, 1], [0, -0.4, 1]]
     np.testing.assert_allclose(segments[:4, 1], corners, atol=1e-6)
+
+
+def test_images_listed_twice_are_remarked_on(copy):
+    folder = copy("blender")
+    edit(folder / "transforms_train.json", lambda c: c["frames"].append(c["frames"][3]))
+    assert look(folder).findings.warnings == [
+        f"1 train images are listed more than once, {folder / 'train/r_003.png'} among them"
+    ]
