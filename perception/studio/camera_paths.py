@@ -97,6 +97,8 @@ def _frame(frame: Any, kind: str, where: str) -> dict[str, Any]:
     checked = {**frame, "camera_to_world": pose.flatten().tolist()}
     if kind in ("perspective", "fisheye") and not (is_number(frame.get("fov")) and 0 < frame["fov"] < 180):
         raise SceneError(f"{where}: fov must lie between 0 and 180 degrees, not {frame.get('fov')!r}")
+    if not is_number(frame.get("render_time", 0.0)):
+        raise SceneError(f"{where}: render_time must be a number, not {frame['render_time']!r}")
     return checked
 
 

@@ -75,7 +75,7 @@ def _draw(report: SceneReport, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_scene(report, path)
     except OSError as error:
-        raise UserError(f"cannot write the picture {path} (--out): {error.strerror}") from None
+        raise UserError(f"cannot write the picture {path} (--out): {error.strerror or error}") from None
     print(f"{path}: cameras, frusta, scene box")
 
 

@@ -76,6 +76,9 @@ class RayDataManager(VanillaDataManager):
         local_rank: int = 0,
         **kwargs,
     ):
+        for name in ("train_num_rays_per_batch", "eval_num_rays_per_batch"):
+            if (count := getattr(config, name)) < 1:
+                raise SceneError(f"--pipeline.datamanager.{name.replace('_', '-')} must be at least 1, not {count}")
         say_device(device)
         self.seed = torch.initial_seed() % 2**31  # what the run was seeded with
         self._pool: tuple[Tensor, int] | None = None

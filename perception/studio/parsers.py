@@ -124,6 +124,11 @@ def check_layout(config: DataParserConfig) -> None:
     own = LAYOUTS.get(CONFIGS.get(type(config), ""), ())
     if isinstance(config, ColmapDataParserConfig):
         own = (config.colmap_path,)
+    by_file = isinstance(config, (NerfstudioDataParserConfig, InstantNGPDataParserConfig))
+    if by_file:
+        own = LAYOUTS["nerfstudio-data"]
+    if own and folder.is_file() and not (by_file and folder.suffix == ".json"):
+        raise SceneError(f"{folder} is a file, but {CONFIGS[type(config)]} reads a folder: pass {folder.parent}")
     missing = [name for name in own if not (folder / name).exists()]
     if missing and (hint := layout_hint(config)):
         raise SceneError(f"{folder} has no {missing[0]}{hint}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from perception.studio.datamanager import RayDataManager
 from perception.studio.errors import SceneError
@@ -64,7 +65,8 @@ def run_record(config: TrainerConfig, pipeline: VanillaPipeline) -> dict[str, An
 
 def scene_record(manager: RayDataManager) -> dict[str, Any]:
     """What tells one scene from another: names (N) of the training images, ``poses`` (N, 3, 4), ``intrinsics`` (N, 6)
-    as fx, fy, cx, cy, width, height, and a checksum (N,) of each image's pixels."""
+    as fx, fy, cx, cy, width, height, and a checksum (N,) of each image's pixels; the ``background`` (3,), the scene
+    ``box`` (2, 3), and ``depths``, near and far."""
     cameras, pixels = manager.train_dataset.cameras, manager.pixels
     intrinsics = [getattr(cameras, name).reshape(-1, 1) for name in ("fx", "fy", "cx", "cy", "width", "height")]
     bounds = pixels.first.tolist()
@@ -74,6 +76,9 @@ def scene_record(manager: RayDataManager) -> dict[str, Any]:
         "poses": cameras.camera_to_worlds.float().cpu(),
         "intrinsics": torch.cat(intrinsics, 1).float().cpu(),
         "checksums": torch.tensor(sums),
+        "background": manager.background,
+        "box": manager.train_dataset.scene_box.aabb.float().cpu(),
+        "depths": torch.tensor(manager.depth_range[:2], dtype=torch.float32),
     }
 
 
@@ -145,7 +150,17 @@ def scene_difference(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str | 
         if bool(differs.any()):
             first = int(differs.nonzero()[0])
             return f"{int(differs.sum())} of {len(names)} training images have other {what}, {names[first]} first"
+    for key, what in (("background", "background"), ("box", "scene box"), ("depths", "near and far")):
+        if key not in saved or key not in own:  # an earlier version wrote the checkpoint
+            continue
+        tolerance = POSE_TOLERANCE * float(saved[key].abs().max().clamp(min=1e-6))
+        if not torch.allclose(saved[key], own[key], rtol=0, atol=tolerance):
+            return f"{what} {_rounded(saved[key])} there, {_rounded(own[key])} here"
     return None
+
+
+def _rounded(values: Tensor) -> str:
+    return " ".join(f"{value:.5g}" for value in values.flatten().tolist())
 
 
 def _check_plan(saved: list, own: list, step: int, checkpoint: Path, differing: dict) -> None:

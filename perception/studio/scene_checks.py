@@ -117,6 +117,7 @@ def check_scene(
     train = report.splits.get("train")
     if train is None or findings.errors:
         return report
+    _check_box(train, findings)
     if use.surrounded:
         with findings.collecting():
             check_inward_facing(train.cameras)
@@ -127,6 +128,15 @@ def check_scene(
         shown = background if train.alpha_color is None else train.alpha_color
         check_colours(train, shown, _background_remedy(config), findings)
     return report
+
+
+def _check_box(train: DataparserOutputs, findings: Findings) -> None:
+    low, high = train.scene_box.aabb
+    if not bool((high > low).all() and (high - low).isfinite().all()):
+        findings.error(
+            f"the scene box from {low.tolist()} to {high.tolist()} has no volume: correct the scene's bbox.txt or "
+            "aabb_scale, or the data parser's --scene-scale"
+        )
 
 
 def _check_repeated(split: str, outputs: DataparserOutputs, findings: Findings) -> None:

@@ -79,12 +79,23 @@ class StudioTrainer(Trainer):
     def setup(self, test_mode: str = "val") -> None:
         """Build the pipeline and load the checkpoint that the run continues from."""
         with one_sentence(), _no_empty_run(self.base_dir, self.config.output_dir):
-            schedule = getattr(self.config.pipeline.model, "schedule", None)
-            if schedule is not None:
-                self.config.max_num_iterations = min(self.config.max_num_iterations, schedule().total_steps)
+            self._settle_end()
             self.config.pipeline.datamanager.scene_use = self.config.pipeline.model.scene_use()
             self._resumed_from = chosen_checkpoint(self.config)
             super().setup(test_mode)
+
+    def _settle_end(self) -> None:
+        """Stop at the end of the last stage at the latest."""
+        if self.config.max_num_iterations < 1:
+            raise SceneError(f"--max-num-iterations must be at least 1, not {self.config.max_num_iterations}")
+        schedule = getattr(self.config.pipeline.model, "schedule", None)
+        if schedule is None:
+            return
+        try:
+            total = schedule().total_steps
+        except ValueError as error:  # a stage without steps
+            raise SceneError(f"{error} (--pipeline.model)") from None
+        self.config.max_num_iterations = min(self.config.max_num_iterations, total)
 
     def _load_checkpoint(self) -> None:
         """Go on from a checkpoint, if one is named, its run is this one, and something is left to train."""

@@ -32,7 +32,7 @@ from projects.vqrf.codebook import VectorQuantizer
 from projects.vqrf.compressed import CompressedGrids, group_indices, synchronise_groups
 from projects.vqrf.decode import Scales, compress_field, load_into
 from projects.vqrf.importance import importance_scores
-from projects.vqrf.settings import CoarseSettings, CompressionSettings, FineSettings
+from projects.vqrf.settings import CoarseSettings, CompressionSettings, FineSettings, check_compression, check_grids
 from projects.vqrf.stages import (
     fills_its_box,
     fine_resolutions,
@@ -114,19 +114,17 @@ class VqrfModel(RadianceModel):
     def populate_modules(self) -> None:
         """An empty field in the scene's box, until the first step replaces it."""
         super().populate_modules()
-        shares = self.config.compression.importance_keep, self.config.compression.importance_prune
-        if not 0 <= shares[0] <= shares[1] <= 1:
-            raise SceneError(
-                f"importance-keep ({shares[0]}) must not exceed importance-prune ({shares[1]}), both in [0, 1]"
-            )
-        self.schedule = self.config.schedule()
         low, high = self.scene_box.aabb.float()
+        check_compression(self.config.compression)
+        check_grids(self.config.coarse, self.config.fine, low, high)
+        self.schedule = self.config.schedule()
         placeholder = make_fine(low, high, self.config.fine, align_corners=self.config.align_corners, num_voxels=64)
         self.field = placeholder
         # The network outlives the stages: the coarse field has none, but its parameters are in an optimiser from the
         # start.
         self.rgbnet = placeholder.rgbnet
-        self.vq = VectorQuantizer(self.config.fine.rgbnet_dim, self.config.compression.codebook_size)
+        compression = self.config.compression
+        self.vq = VectorQuantizer(self.config.fine.rgbnet_dim, compression.codebook_size, k_expire=compression.k_expire)
         none = torch.zeros(0)
         for name, value in {
             "stage": torch.tensor(UNTRAINED),

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from perception.radiance.grids import grid_resolution
+from perception.studio.errors import SceneError
+
+MAX_CODEBOOK = 1 << 16  # codewords that a file may hold
+
 
 @dataclass
 class CoarseSettings:
@@ -87,3 +94,36 @@ class CompressionSettings:
     """Steps after which voxels of one codeword are set to their mean."""
     sync_include_pruned: bool = False
     """Count pruned voxels in these means, as the released code does; they then pull codewords towards 0."""
+
+
+def check_compression(settings: CompressionSettings) -> None:
+    """Raise where the last stage could not work, before the stages in front of it are trained.
+
+    Raises:
+        SceneError: the message names the option.
+    """
+    keep, prune = settings.importance_keep, settings.importance_prune
+    if not 0 <= keep <= prune <= 1:
+        raise SceneError(f"importance-keep ({keep}) must not exceed importance-prune ({prune}), both in [0, 1]")
+    if not 1 <= settings.codebook_size <= MAX_CODEBOOK:
+        raise SceneError(f"codebook-size must lie between 1 and {MAX_CODEBOOK}, not {settings.codebook_size}")
+    if not 0 <= settings.k_expire <= settings.codebook_size:
+        raise SceneError(
+            f"k-expire ({settings.k_expire}) must lie between 0 and codebook-size {settings.codebook_size}"
+        )
+    for name in ("codebook_iters", "codebook_batch", "sync_every"):
+        if (count := getattr(settings, name)) < 1:
+            raise SceneError(f"{name.replace('_', '-')} must be at least 1, not {count}")
+
+
+def check_grids(coarse: CoarseSettings, fine: FineSettings, low: Tensor, high: Tensor) -> None:
+    """Raise where the scene's box from ``low`` to ``high`` (3,) cannot be filled with as many voxels as are asked for.
+
+    Raises:
+        SceneError: the message names the option.
+    """
+    for stage, settings in (("coarse", coarse), ("fine", fine)):
+        try:
+            grid_resolution(low, high, settings.num_voxels)
+        except ValueError as error:
+            raise SceneError(f"--pipeline.model.{stage}.num-voxels: {error}") from None

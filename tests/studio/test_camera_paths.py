@@ -34,6 +34,12 @@ def test_cameras_are_those_of_the_file(tmp_path):
     assert frames.background is None
 
 
+def test_times_are_numbers(tmp_path):
+    frame = {"camera_to_world": POSES[0].reshape(-1).tolist(), "fov": 90.0, "aspect": 1.0, "render_time": "0.5"}
+    with pytest.raises(SceneError, match=r"pose 0: render_time must be a number, not '0.5'"):
+        read_camera_path(write(tmp_path, camera_path=[frame]))
+
+
 def test_the_size_of_an_object_does_not_turn_its_cameras(tmp_path):
     scaled = POSES.copy()
     scaled[:, :3, :3] *= 2.5

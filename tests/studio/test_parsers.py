@@ -220,6 +220,16 @@ def refused(config, folder: Path, match: str) -> None:
         read(config, folder)
 
 
+@pytest.mark.parametrize("layout", ["blender", "colmap", "nsvf"])
+def test_a_file_where_a_folder_is_read(layout, scenes):
+    configs = {"blender": BlenderDataParserConfig, "colmap": ColmapDataParserConfig, "nsvf": NSVFDataParserConfig}
+    refused(
+        configs[layout](),
+        scenes / "blender/transforms_train.json",
+        r"is a file, but .* reads a folder: pass .*blender$",
+    )
+
+
 def test_impossible_statements_of_instant_ngp_files(copy):
     folder, config = copy("ngp"), InstantNGPDataParserConfig()
     file = folder / "transforms.json"
@@ -229,7 +239,7 @@ def test_impossible_statements_of_instant_ngp_files(copy):
     edit(file, lambda c: c["frames"][2].update(file_path="images/gone"))
     refused(config, folder, "frame 2 names images/gone, but there is no image")
     edit(file, lambda c: c.update(frames=c["frames"][:1]))
-    with pytest.raises(SceneError, match="the test split of .* has no images: choose another --eval-mode"):
+    with pytest.raises(SceneError, match=r"the test split of .* has no images: choose another --eval-mode"):
         read(config, folder, "test")
 
 

@@ -23,6 +23,9 @@ def scene(count: int = 5) -> dict:
         "poses": torch.randn(count, 3, 4, generator=generator),
         "intrinsics": torch.tensor([20.0, 20, 12, 12, 24, 24]).repeat(count, 1),
         "checksums": torch.arange(count),
+        "background": torch.ones(3),
+        "box": torch.tensor([[-1.5] * 3, [1.5] * 3]),
+        "depths": torch.tensor([2.0, 6.0]),
     }
 
 
@@ -123,6 +126,13 @@ def test_scenes_are_told_apart():
     other = deepcopy(saved)
     other["checksums"][4] = 0
     assert scene_difference(saved, other) == "1 of 5 training images have other pixels, r_4.png first"
+    for key, sentence in {
+        "background": "background 1 1 1 there, 0 0 0 here",
+        "box": "scene box -1.5 -1.5 -1.5 1.5 1.5 1.5 there, 0 0 0 0 0 0 here",
+        "depths": "near and far 2 6 there, 0 0 here",
+    }.items():
+        assert scene_difference(saved, {**saved, key: torch.zeros_like(saved[key])}) == sentence
+        assert scene_difference({name: saved[name] for name in saved if name != key}, saved) is None
     own = record()
     own["scene"] = other
     with pytest.raises(SceneError, match="trained on another scene, or another reading of it: 1 of 5"):

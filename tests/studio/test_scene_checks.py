@@ -1,6 +1,7 @@
 """The look at a scene before a run: every split, all faults at once, near and far, backgrounds; and `check-scene`."""
 
 import json
+import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -145,7 +146,7 @@ MASK_FAULTS = {
     "empty": (lambda s: add_masks(s, value=0), "exclude every pixel of every image"),
     "some": (
         lambda s: edit(s / "transforms.json", lambda c: c["frames"][0].update(mask_path="images/train_000.png")),
-        "Different number of image and mask filenames",
+        r"names masks for 1 of 11 frames: name one for each, or none",
     ),
 }
 
@@ -477,3 +478,9 @@ def test_images_listed_twice_are_remarked_on(copy):
     assert look(folder).findings.warnings == [
         f"1 train images are listed more than once, {folder / 'train/r_003.png'} among them"
     ]
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])
+def test_a_scene_box_has_a_volume(scale, scenes):
+    errors = look(scenes / "nerfstudio", NerfstudioDataParserConfig(scene_scale=scale)).findings.errors
+    assert any("has no volume: correct" in error for error in errors)

@@ -479,6 +479,18 @@ def moved_view(place, config):
 
 
 @train_case
+def other_background(place, config):
+    config.pipeline.datamanager.dataparser.alpha_color = "black"
+
+
+@train_case
+def other_depths(place, config):
+    path = place.scene / "transforms_train.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "near": 1.0, "far": 7.0}))
+
+
+@train_case
 def several_devices(place, config):
     config.machine.device_type, config.machine.num_devices = "cuda", 2
 

@@ -1,5 +1,6 @@
 """The method as nerfstudio runs it: stages, resume, evaluation, the file, and the command `vqrf`."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -117,11 +118,30 @@ def test_nothing_left_to_train_is_said(finished, scene, tmp_path):
         make_trainer(config)
 
 
-def test_impossible_shares_are_said_at_once(scene, tmp_path):
+IMPOSSIBLE = {
+    "pipeline.model.compression.importance_keep": (0.9999, "must not exceed importance-prune"),
+    "pipeline.model.compression.codebook_size": (1 << 17, "codebook-size must lie between 1 and 65536, not 131072"),
+    "pipeline.model.compression.k_expire": (17, r"k-expire \(17\) must lie between 0 and codebook-size 16"),
+    "pipeline.model.compression.sync_every": (0, "sync-every must be at least 1, not 0"),
+    "pipeline.model.fine.num_voxels": (0, "fine.num-voxels: 0 voxels are too few for a box"),
+    "pipeline.model.coarse.iters": (-1, "stage coarse needs at least 1 step, not -1"),
+    "pipeline.datamanager.train_num_rays_per_batch": (0, "train-num-rays-per-batch must be at least 1, not 0"),
+    "max_num_iterations": (0, "--max-num-iterations must be at least 1, not 0"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_impossible_settings_are_said_at_once(name, scene, tmp_path):
     config = small_config(scene, tmp_path)
-    config.pipeline.model.compression.importance_keep = 0.9999
-    with pytest.raises(SceneError, match="must not exceed importance-prune"):
+    value, match = IMPOSSIBLE[name]
+    *parts, last = name.split(".")
+    setattr(functools.reduce(getattr, parts, config), last, value)
+    with pytest.raises(SceneError, match=match):
         make_trainer(config)
+
+
+def test_as_many_codewords_are_replaced_as_the_settings_say(finished):
+    assert finished.pipeline.model.vq.k_expire == finished.config.pipeline.model.compression.k_expire == 2
 
 
 def test_without_a_gpu_the_cpu_is_taken(scene, tmp_path, monkeypatch, capsys):
