@@ -74,8 +74,10 @@ def _draw(report: SceneReport, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_scene(report, path)
+    except UserError:  # the picture itself, in a sentence already
+        raise
     except OSError as error:
-        raise UserError(f"cannot write the picture {path} (--out): {error.strerror or error}") from None
+        raise UserError(f"cannot write the picture {path} (--out): {error.strerror}") from None
     print(f"{path}: cameras, frusta, scene box")
 
 

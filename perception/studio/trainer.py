@@ -30,10 +30,14 @@ class StudioTrainerConfig(TrainerConfig):
 
     def save_config(self) -> None:
         """Write config.yml into the run's folder, with the device that the run will use."""
-        with one_sentence():
+        folder = self.get_base_dir()
+        with one_sentence(), _no_empty_run(folder, self.output_dir):
             self.settle_device()
-            output_folder(self.get_base_dir())
-            super().save_config()
+            output_folder(folder)
+            try:
+                super().save_config()
+            except OSError as error:
+                raise SceneError(f"cannot write {folder / 'config.yml'}: {error.strerror}") from error
 
     def settle_device(self) -> None:
         """Take the CPU where the device asked for is not there.

@@ -2,6 +2,7 @@
 
 import errno
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,6 +76,20 @@ def test_a_full_disk_costs_one_checkpoint(tmp_path, monkeypatch, fault, reason):
         trainer.save_checkpoint(2)
     assert [path.name for path in trainer.checkpoint_dir.iterdir()] == ["step-000000001.ckpt"]
     assert not list(trainer.base_dir.rglob("*unfinished*"))
+
+
+def test_a_full_disk_leaves_no_empty_settings(tmp_path, monkeypatch):
+    config = toy_config(tmp_path / "scene", tmp_path / "out")
+    (tmp_path / "out").mkdir()
+
+    def full(path, *_):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(SceneError, match=r"cannot write .*config\.yml: No space left on device"):
+        config.save_config()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_outputs_that_cannot_be_written_are_one_sentence(tmp_path):
