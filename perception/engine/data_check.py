@@ -100,6 +100,15 @@ def examine(cfg: Config, splits: tuple[str, ...] = SPLITS, limit: int = SAMPLE) 
             _look_at_evaluator(cfg, dataset, report.sections[-1].findings)
     together = Section("config")
     _look_at_classes(cfg, found, together.findings)
+    for split in ("val", "test"):
+        files = [
+            dataset.ann_file for dataset in found if dataset.split == split and issubclass(dataset.kind, CocoDataset)
+        ]
+        if len(files) > 1:
+            together.findings.error(
+                f"{split} joins {len(files)} annotation files ({some(files)}), whose ids would be mixed up",
+                "merge them into one, or evaluate with one after the other",
+            )
     _look_at_splits(images, together.findings)
     if together.findings.errors or together.findings.warnings:
         report.sections.append(together)
@@ -109,11 +118,14 @@ def examine(cfg: Config, splits: tuple[str, ...] = SPLITS, limit: int = SAMPLE) 
 def draw_sheets(cfg: Config, splits: tuple[str, ...], folder: Path) -> Iterator[Path]:
     """Draws a contact sheet of each data set of ``splits`` as ``FOLDER/SPLIT.jpg``; of equal ones, the first."""
     drawn: list[dict] = []
+    names: list[str] = []
     for dataset in data_sets(cfg, splits):
         if dataset.cfg in drawn:
             continue
         drawn.append(dataset.cfg)
-        path = folder / f"{dataset.split}.jpg"
+        names.append(dataset.split)
+        number = names.count(dataset.split)
+        path = folder / (f"{dataset.split}.jpg" if number == 1 else f"{dataset.split}_{number}.jpg")
         if draw_sheet(dataset, path):
             yield path
 
@@ -143,7 +155,7 @@ def _look_at_classes(cfg: Config, found: list[DataSet], findings: Findings) -> N
         "thing_classes"
     )
     number, of_things = len(first.classes), None if things is None else len(things)
-    for setting in class_settings(cfg.model):
+    for setting in class_settings(cfg.get("model") or {}):
         wanted = setting.wanted(number, of_things)
         if setting.kind == "class_weight":
             if len(setting.value) != len(wanted):

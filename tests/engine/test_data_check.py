@@ -434,6 +434,12 @@ def test_wrapped_data_sets(tmp_path):
     assert len(errors(cfg)) == 1
     cfg.train_dataloader.dataset = dict(type="ConcatDataset", datasets=[one, {**one, "subset": True}])
     assert len(errors(cfg)) == 2
+    cfg = config(write(tmp_path / "a"), write(tmp_path / "b"))
+    one = cfg.val_dataloader.dataset
+    cfg.val_dataloader.dataset = dict(type="ConcatDataset", datasets=[one, {**one, "serialize_data": False}])
+    (message,) = errors(cfg)
+    assert "val joins 2 annotation files" in message
+    assert [path.name for path in draw_sheets(cfg, ("val",), tmp_path)] == ["val.jpg", "val_2.jpg"]
 
 
 def test_several_errors_are_a_list(tmp_path):
