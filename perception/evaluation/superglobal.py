@@ -33,13 +33,13 @@ def scale_gem(descriptors: Sequence[Tensor], p: float | None = None) -> Tensor:
 
     Args:
         descriptors: (B, C) of each scale, of unit length.
-        p: exponent of the mean above the smallest entry; None takes the largest entries (p to infinity).
+        p: exponent of the mean above the image's smallest entry; None takes the largest entries (p to infinity).
     """
-    stacked = torch.stack(list(descriptors))
+    stacked = torch.stack(list(descriptors))  # (S, B, C)
     if p is None:
         return stacked.amax(0)
-    low = stacked.amin()
-    return (stacked - low).pow(p).mean(0).pow(1 / p) + low
+    low = stacked.amin((0, 2), keepdim=True)
+    return (stacked - low).pow(p).mean(0).pow(1 / p) + low[0]
 
 
 def rerank(queries: Tensor, gallery: Tensor, ranking: Ranking, neighbours: int = 9, beta: float = 0.15) -> Ranking:
