@@ -152,6 +152,20 @@ class TestResults:
         assert "rerank" not in found[0]["matches"][0]
         assert not (world / "out" / "images").exists()
 
+    def test_approximate_index(self, world, command):
+        pytest.importorskip("faiss")
+        assert command("--no-images").code == 0
+        done = command("--index", "hnsw", "--no-images", out="other")
+        assert done.code == 0, done.err
+        assert "approximate index: recall@10 1.000" in done.err
+        assert (world / "out" / "results.csv").read_bytes() == (world / "other" / "results.csv").read_bytes()
+
+    def test_without_faiss(self, command, monkeypatch):
+        monkeypatch.setitem(sys.modules, "faiss", None)
+        done = command("--index", "hnsw")
+        assert done.code == 1
+        assert "--index hnsw needs faiss: pip install faiss-cpu" in done.err
+
     def test_without_coordinates(self, world, command):
         (world / "gallery" / tile_name(0)).rename(world / "gallery" / "anything.png")
         assert command("--where", "none", scale=()).code == 0

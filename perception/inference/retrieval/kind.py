@@ -25,6 +25,7 @@ from perception.inference.retrieval.match_writer import NUMBERS, PICTURES, POINT
 from perception.inference.retrieval.places import NAMINGS, Place, Scale, places_of_names, places_of_table
 from perception.inference.retrieval.query_reader import PanoramaReader
 from perception.inference.retrieval.ranking import Ranker, Reorder
+from perception.inference.retrieval.searching import INDEXES, exact, hnsw
 from perception.inference.settings import run_settings
 from perception.inference.writing import Summary
 
@@ -48,6 +49,7 @@ class Panoramas(Kind):
         top: matches of each query that are reported.
         rerank: how many of the best tiles are compared with the query itself; by default as many as the model says.
         superglobal: order the best hundred by SuperGlobal before.
+        index: how the bank is searched, one of `INDEXES`.
         bank_batch: tiles at a time.
 
     Raises:
@@ -74,6 +76,7 @@ class Panoramas(Kind):
         top: int = 10,
         rerank: int | None = None,
         superglobal: bool = False,
+        index: str = "exact",
         bank_batch: int = 32,
     ) -> None:
         if gallery is None:
@@ -86,6 +89,9 @@ class Panoramas(Kind):
         self._where, self._table, self._scale = where, places, scale or Scale()
         self._query_places, self._top, self._rerank = query_places, top, rerank
         self._superglobal, self._bank_batch = superglobal, bank_batch
+        if index not in INDEXES:
+            raise UserError(f"--index must be one of {', '.join(INDEXES)}, got {index!r}")
+        self._index = index
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -109,6 +115,7 @@ class Panoramas(Kind):
             "top": self._top,
             "rerank": self._rerank,
             "superglobal": self._superglobal,
+            "index": self._index,
         }
 
     def reader(self, predictor: Ranker | None) -> PanoramaReader:
@@ -147,6 +154,7 @@ class Panoramas(Kind):
         return Ranker(
             model,
             bank,
+            exact(bank.vectors) if self._index == "exact" else hnsw(bank.vectors, _say),
             {tile.name: tile.path for tile in gallery.tiles},
             gallery.sized(bank, self._scale, _say),
             self._tile_side,
@@ -200,6 +208,9 @@ def add_retrieval_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top", type=positive, default=10, help="tiles that are reported (default: 10)")
     parser.add_argument("--rerank", type=int, help="best tiles that are ordered anew (default: the model's, 5)")
+    parser.add_argument(
+        "--index", choices=INDEXES, default="exact", help="hnsw: an approximate index of faiss (default: exact)"
+    )
     parser.add_argument("--superglobal", action="store_true", help="order the best hundred by SuperGlobal before that")
 
 
@@ -233,6 +244,7 @@ def retrieval_options(args: argparse.Namespace) -> dict[str, Any]:
         top=args.top,
         rerank=args.rerank,
         superglobal=args.superglobal,
+        index=args.index,
     )
 
 

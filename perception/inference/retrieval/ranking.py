@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perception.evaluation.retrieval import Ranking, top_k
+from perception.evaluation.retrieval import Ranking
 from perception.geometry.geodesy import moved
 from perception.inference.reading import Refused
 from perception.inference.retrieval.bank import Bank
 from perception.inference.retrieval.model import Fix, QueryFeatures, RetrievalModel, as_batch
 from perception.inference.retrieval.places import Place
+from perception.inference.retrieval.searching import Search
 from perception.inference.retrieval.tile_reader import load_tile
 from perception.inference.scan import Source
 
@@ -86,6 +87,7 @@ class Ranker:
     Args:
         model: the model.
         bank: the gallery's descriptors.
+        search: in them.
         paths: files of the gallery by name.
         places: of the tiles by name; may be empty.
         side: of the model's tiles.
@@ -101,6 +103,7 @@ class Ranker:
         self,
         model: RetrievalModel,
         bank: Bank,
+        search: Search,
         paths: dict[str, Path],
         places: dict[str, Place],
         side: int,
@@ -111,7 +114,8 @@ class Ranker:
         reorder: Reorder | None = None,
         candidates: int = 100,
     ) -> None:
-        self._model, self._bank, self._paths, self._places = model, bank, paths, places
+        self._model, self._bank, self._search = model, bank, search
+        self._paths, self._places = paths, places
         self._side, self._device, self._top, self._rerank, self._shown = side, device, top, rerank, shown
         self._reorder, self._candidates = reorder, candidates
         self._encoded: OrderedDict[str, tuple[np.ndarray, Any]] = OrderedDict()
@@ -133,7 +137,7 @@ class Ranker:
         descriptors = torch.stack([query.descriptor for query in queries])
         wanted = max(self._top, self._rerank, self._shown)
         # A few more, for those that equal the last one in all decimals that count.
-        ranking = top_k(descriptors, self._bank.vectors, max(2 * wanted, self._candidates if self._reorder else 0))
+        ranking = self._search(descriptors, max(2 * wanted, self._candidates if self._reorder else 0))
         if self._reorder is not None:
             ranking = self._reorder(descriptors, self._bank.vectors, ranking)
         return [
@@ -142,8 +146,10 @@ class Ranker:
         ]
 
     def _one(self, query: QueryFeatures, numbers: list[int], values: list[float], wanted: int) -> Found:
-        entries = [self._bank.entries[number] for number in numbers]
-        rounded = [round(value, DIGITS) for value in values]
+        # An approximate index fills up with -1 where it finds no more.
+        found = [(number, value) for number, value in zip(numbers, values) if number >= 0]
+        entries = [self._bank.entries[number] for number, _ in found]
+        rounded = [round(value, DIGITS) for _, value in found]
         order = sorted(range(len(entries)), key=lambda k: (-rounded[k], entries[k].name))[:wanted]
         extra: dict[int, float] = {}
         for k in order[: self._rerank]:
