@@ -75,5 +75,6 @@ def _are(names: Sequence[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
-def _plain(name: str) -> str:
-    return "".join(character for character in name.casefold() if character.isalnum()) or name
+def _plain(name: object) -> str:
+    """Letters and digits; a file may name a class by a number, which is reported where the file is looked at."""
+    return "".join(character for character in str(name).casefold() if character.isalnum()) or str(name)

@@ -38,6 +38,7 @@ def read_coco(path: str | Path) -> dict:
         raise UserError(f"{path}: 'annotations' is not a list")
     for key, wanted in (("images", {"id", "file_name"}), ("annotations", {"image_id"}), ("categories", {"id", "name"})):
         _require(path, key, content[key], wanted)
+    _require_simple(path, content)
     for image in content["images"]:
         if isinstance(image["file_name"], str):
             image["file_name"] = image["file_name"].replace("\\", "/")
@@ -205,7 +206,7 @@ def _parse(path: Path) -> object:
     try:
         # Four times as fast; what it does not understand (NaN, a byte order mark) the standard parser may.
         return msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return _parse_slowly(path, data)
 
 
@@ -219,6 +220,8 @@ def _parse_slowly(path: Path, data: bytes) -> object:
         reason = (
             "it ends in the middle, so it is truncated"
             if error.pos >= end - 1 or "Unterminated" in error.msg
+            else "it goes on after its end, as labels in YOLO's format and files of one object a line do"
+            if error.msg == "Extra data"
             else error.msg
         )
         raise UserError(
@@ -271,6 +274,14 @@ def _require(path: Path, key: str, entries: list, wanted: set[str]) -> None:
             raise UserError(
                 f"{path}: {count} of {len(entries)} {key} lack {lacks}; the first is number {number}: {entry!r:.100}"
             )
+
+
+def _require_simple(path: Path, content: dict) -> None:
+    """Lists and objects where one id or name belongs."""
+    for key, field in (("annotations", "category_id"), ("categories", "id"), ("categories", "name")):
+        if not {list, dict}.isdisjoint({type(entry.get(field)) for entry in content[key]}):
+            first = next(entry for entry in content[key] if isinstance(entry.get(field), (list, dict)))
+            raise UserError(f"{path}: {field} has to be one value; the first of {key} that has others: {first!r:.100}")
 
 
 def _mismatch(path: str | Path, difference: Difference, classes: Sequence[str], names: Sequence[str]) -> str:

@@ -131,6 +131,12 @@ def test_backslashes_are_slashes(tmp_path):
         ("<annotations></annotations>", "it is XML"),
         ('{"a.jpg123": {"filename": "a.jpg", "regions": []}}', "VGG Image Annotator"),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "1 of 1 images lack file_name"),
+        ("0 0.5 0.5 0.2 0.2\n", "goes on after its end, as labels in YOLO's format"),
+        (
+            '{"images": [], "annotations": [{"image_id": 1, "category_id": [2]}], "categories": []}',
+            "category_id has to be one value",
+        ),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": ["a"]}]}', "name has to be one value"),
     ],
 )
 def test_other_files_are_refused(tmp_path, text, message):
@@ -139,6 +145,20 @@ def test_other_files_are_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as caught:
         read_coco(file)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["latin1", "utf-16"])
+def test_other_encodings_are_refused(tmp_path, encoding):
+    file = tmp_path / "labels.json"
+    file.write_bytes('{"info": "\u00e9", "images": []}'.encode(encoding))
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        read_coco(file)
+
+
+def test_class_named_by_a_number(tmp_path):
+    file = write(tmp_path, _rename("dog", 5))
+    with pytest.raises(UserError, match="it has no 'dog'.*5"):
+        load(file)
 
 
 def test_unusual_but_fine(tmp_path):
