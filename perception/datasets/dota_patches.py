@@ -71,6 +71,20 @@ class DotaPatches(DOTADataset):
             )
         return [self._record(folder / images[file.stem], file.stem, self._instances(file)) for file in files]
 
+    def filter_data(self) -> list[dict]:
+        """Leaves out images without objects in training, if ``filter_cfg`` says so.
+
+        Raises:
+            UserError: none are left.
+        """
+        kept = super().filter_data()
+        if self.data_list and not kept:
+            raise UserError(
+                f"none of the {len(self.data_list)} label files in {self.ann_file} has an object; there is nothing to "
+                "train on"
+            )
+        return kept
+
     def _images(self, folder: Path) -> dict[str, str]:
         """Names of the images by stem, sorted."""
         if not folder.is_dir():

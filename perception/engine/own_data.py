@@ -176,6 +176,10 @@ def mask_data(given: dict[str, Sequence[str]], classes: Sequence[str] | None, ze
             f"masks in {places['train'].annotations} hold only 0 and 255, and 255 is ignored: nothing would be learnt; "
             "save them with 0 and 1 (value // 255)"
         )
+    if number < 1:
+        raise UserError(
+            f"masks in {places['train'].annotations} hold only 0, which is no class: nothing would be learnt"
+        )
     if classes is None:
         names = tuple(f"class_{value}" for value in range(first, first + number))
         return OwnData(names, places, notes=("masks do not name classes: give --classes NAME ... in their order",))

@@ -157,7 +157,7 @@ def test_other_encodings_are_refused(tmp_path, encoding):
 
 def test_class_named_by_a_number(tmp_path):
     file = write(tmp_path, _rename("dog", 5))
-    with pytest.raises(UserError, match="it has no 'dog'.*5"):
+    with pytest.raises(UserError, match=r"it has no 'dog'.*5"):
         load(file)
 
 

@@ -94,3 +94,8 @@ def test_labels_without_image_and_images_without_labels(tmp_path, caplog):
     (tmp_path / "annfiles" / "zz.txt").unlink()
     (tmp_path / "annfiles" / "P1.txt").unlink()
     assert len(DotaPatches(**paths)) == 1
+
+
+def test_labels_without_an_object_are_nothing_to_train_on(tmp_path):
+    with pytest.raises(UserError, match=r"none of the 2 label files in .*annfiles.* has an object"):
+        patches(tmp_path, {"P0": "", "P1": "gsd:0.1\n"}, filter_cfg=dict(filter_empty_gt=True))

@@ -419,6 +419,14 @@ def test_rotated_boxes_lie_in_their_images(tmp_path):
     assert errors(objects(1)) == []
     (found,) = errors(objects(2, number=1))
     assert "3 of 6 objects have their centre outside their image: 0.png, 1.png, 2.png" in found
+    (found,) = errors(objects(0.01, number=0))
+    assert "3 of 3 objects lie within 0 and 1; they are shares of the image's size" in found
+    assert "3 of 15 objects have no width or no height" in " ".join(examine(objects(0), ("train",)).warnings)
+    without = objects(1)
+    for file in (tmp_path / "labels").iterdir():
+        file.write_text("")
+    (found,) = errors(without)
+    assert "none of the 3 images has an object" in found
     (found,) = examine(objects(2, number=9), ("train",)).warnings
     assert "3 of 30 objects" in found
     cfg = objects(1)

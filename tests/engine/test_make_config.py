@@ -335,6 +335,8 @@ def test_masks_where_zero_is_unlabelled(place):
 def test_masks_that_are_none(place):
     with pytest.raises(UserError, match=r"hold only 0 and 255.*value // 255"):
         made(place, "configs/demo/freqfusion.py", **masks(place, (0, 255)))
+    with pytest.raises(UserError, match="hold only 0, which is no class"):
+        made(place, "configs/demo/freqfusion.py", **masks(place, (0,), classes=None), zero_is_unlabelled=True)
     wishes = masks(place)
     swapped = {split: [f"{wishes[split][0]}/images", f"{wishes[split][0]}/masks"] for split in ("train", "val")}
     with pytest.raises(UserError, match=r"holds no masks|the order is MASKS IMAGES"):

@@ -51,6 +51,8 @@ def look_at_built(dataset: DataSet, limit: int = SAMPLE) -> tuple[Section, list[
                 "", list(dict.fromkeys(info[key] for info in infos)), section.findings, what=f"{key[:-5]} files"
             )
     section.facts += _statistics(built, infos)
+    if dataset.ann_file and "instances" in infos[0] and not _has_objects(infos):
+        section.findings.error(f"none of the {len(infos)} images has an object", "is this the right folder of labels?")
     seen = [infos[there[place]] for place in opened]
     _look_at_places(seen, list(opened.values()), section.findings)
     if paths and "seg_map_path" in infos[0]:
@@ -116,22 +118,37 @@ def _shares(classes: Sequence[str], pixels: np.ndarray, total: int, masks: int) 
     return [f"classes: {shares}", f"{pixels.sum() / max(total, 1):.1%} of the pixels of {masks} masks have a class"]
 
 
+def _has_objects(infos: Sequence[dict]) -> bool:
+    return any(len(entry["bbox"]) for info in infos for entry in info["instances"])
+
+
 def _look_at_places(infos: Sequence[dict], sizes: Sequence[tuple[int, int]], findings: Findings) -> None:
-    """Whether the centres of objects lie within their images.
+    """Whether objects have a size, in pixels, and their centres lie within their images.
 
     Args:
         infos: of images that were opened.
         sizes: width and height of each.
     """
-    total, outside, examples = 0, 0, []
+    total, outside, flat, shares, examples = 0, 0, 0, 0, []
     for info, (width, height) in zip(infos, sizes):
         boxes = [entry["bbox"] for entry in info.get("instances", ()) if len(entry["bbox"])]
         if not boxes:
             continue
-        x, y = np.array(boxes, float).reshape(len(boxes), -1, 2).mean(1).T
+        corners = np.array(boxes, float).reshape(len(boxes), -1, 2)
+        flat += int((np.ptp(corners, axis=1) == 0).any(1).sum())
+        shares += int(((corners >= 0) & (corners <= 1)).all((1, 2)).sum())
+        x, y = corners.mean(1).T
         wrong = int(((x < 0) | (y < 0) | (x > width) | (y > height)).sum())
         total, outside = total + len(boxes), outside + wrong
         examples += [os.path.basename(info["img_path"])] if wrong else []
+    if shares > _MANY * total:
+        findings.error(
+            f"{shares} of {total} objects lie within 0 and 1", "they are shares of the image's size; pixels are needed"
+        )
+    elif flat:
+        findings.warn(
+            f"{flat} of {total} objects have no width or no height", "nothing can be found there; remove them"
+        )
     if outside:
         say = findings.error if outside > _MANY * total else findings.warn
         say(f"{outside} of {total} objects have their centre outside their image: {some(examples)}",
