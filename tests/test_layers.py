@@ -23,7 +23,7 @@ LAYERS = {
     },
     "perception.evaluation": set(),
     "perception.engine": set(),
-    "perception.inference": {"open3d", "rasterio", "pyvips", "matplotlib"},
+    "perception.inference": {"open3d", "rasterio", "pyvips", "matplotlib", "faiss"},
     "perception.studio": {"nerfstudio", "rich", "tyro", "yaml", "mpl_toolkits"},
     "projects": {"einops"},
 }

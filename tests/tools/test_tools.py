@@ -168,7 +168,7 @@ def test_infer_checks_its_tiles(run_tool, checkpoint, tmp_path):
     assert "below the tile's 100, not 100" in done.err
     done = run_tool("infer", *arguments, "--tile", 100, "--merge-iou", 50)
     assert done.code == 2
-    assert "50.0 is not between 0 and 1" in done.err
+    assert "50 is not between 0 and 1" in done.err
 
 
 def test_convert_checkpoint(run_tool, checkpoint, tmp_path):
