@@ -128,7 +128,9 @@ def check_layout(config: DataParserConfig) -> None:
     if by_file:
         own = LAYOUTS["nerfstudio-data"]
     if own and folder.is_file() and not (by_file and folder.suffix == ".json"):
-        raise SceneError(f"{folder} is a file, but {CONFIGS[type(config)]} reads a folder: pass {folder.parent}")
+        other = layout_hint(config).replace(":", ", or", 1)
+        name = CONFIGS[type(config)]
+        raise SceneError(f"{folder} is a file, but {name} reads a folder: pass {folder.parent}{other}")
     missing = [name for name in own if not (folder / name).exists()]
     if missing and (hint := layout_hint(config)):
         raise SceneError(f"{folder} has no {missing[0]}{hint}")
