@@ -18,8 +18,7 @@ import torch
 from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
-import projects.arc.backbone
-import projects.arc.coder  # noqa: F401 (registers)
+import perception.detection.midpoint_offsets  # noqa: F401 (registers)
 from perception.engine.memory import keep_freed_memory
 from projects.arc.conv import AdaptiveRotatedConv2d
 from projects.arc.rotation import combine_kernels

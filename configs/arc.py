@@ -20,7 +20,7 @@ from torch.nn import Linear
 from torch.optim import SGD
 
 from projects.arc.backbone import ARCResNet
-from projects.arc.coder import ClosedFormMidpointOffsetCoder
+from perception.detection.midpoint_offsets import ClosedFormMidpointOffsetCoder
 from projects.arc.extractor import ExtendedRotatedRoIExtractor
 
 max_epochs = 12

@@ -22,6 +22,7 @@ LAYERS = {
         *("cv2", "PIL", "pycocotools", "msgspec", "tqdm"),
     },
     "perception.evaluation": set(),
+    "perception.detection": set(),
     "perception.engine": set(),
     "perception.inference": {"open3d", "rasterio", "pyvips", "matplotlib", "faiss"},
     "perception.studio": {"nerfstudio", "rich", "tyro", "yaml", "mpl_toolkits"},

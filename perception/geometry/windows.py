@@ -22,10 +22,15 @@ def sliding_windows(width: int, height: int, size: int, gap: int) -> np.ndarray:
     Args:
         gap: overlap of neighbours in pixels.
 
+    Raises:
+        ValueError: neighbours would not advance.
+
     Example:
         >>> sliding_windows(1500, 900, 1024, 200).tolist()
         [[0, 0, 1024, 1024], [476, 0, 1500, 1024]]
     """
+    if not 0 <= gap < size:
+        raise ValueError(f"a gap must be at least 0 and below the size of the windows, not {gap} with size {size}")
     starts = [(x, y) for x in _starts(width, size, gap) for y in _starts(height, size, gap)]
     return np.array([(x, y, x + size, y + size) for x, y in starts], np.int64)
 

@@ -1,5 +1,5 @@
 """HBD-Net: detection of bridges in very large images (TPAMI 2024, arXiv 2312.02481).
 
-``pyramid``, ``fusion``, ``reweighting`` and ``merging`` are plain torch; ``head`` registers with mmdet; ``converter``
+``fusion`` and ``reweighting`` are plain torch; ``head`` registers with mmdet; ``converter``
 translates published checkpoints.
 """

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from perception.geometry.level_merging import merge_levels, merge_windows, to_native
+from perception.geometry.pyramid import Level, contexts_of, pyramid
 from perception.geometry.rotated_boxes import as_oc, box_corners
 from perception.geometry.windows import polygons_of, shares_inside, sliding_windows, with_enough_image
 from perception.ops.box_iou_rotated import box_iou_rotated
 from projects.hbd_net.fusion import InterLevelFusion, crop_to_patch
-from projects.hbd_net.merging import merge_levels, merge_windows, to_native
-from projects.hbd_net.pyramid import Level, contexts_of, pyramid
 from projects.hbd_net.reweighting import shape_sensitive_weights
 
 FOLDER = Path(__file__).parents[2] / "data" / "reference" / "hbd_net"
@@ -102,6 +102,32 @@ def test_context_of_a_small_or_flat_image():
     flat = contexts_of(6000, 1500, 4976, 476)[0]
     assert (flat.left, flat.top) == (1976, -18)  # 750 rows do not fill the crop
     assert flat.inside == pytest.approx((0.5, 0.25, 1.0, 0.75), abs=2e-3)
+
+
+@pytest.mark.parametrize(("width", "height"), [(2001, 1999), (8193, 6001), (1500, 700), (300, 2600), (1025, 1030)])
+def test_patches_lie_in_their_context_whatever_the_size(width, height):
+    """Odd sizes, and sides shorter than a patch: the place has the size that the reduction says, within a pixel."""
+    for x, y, *_ in pyramid(width, height)[0].windows().tolist():
+        for crop in contexts_of(width, height, x, y, max_levels=None):
+            left, top, right, bottom = crop.inside
+            assert 0 <= left < right <= 1
+            assert 0 <= top < bottom <= 1
+            for share, length in ((right - left, crop.width), (bottom - top, crop.height)):
+                assert abs(share * length - 1024 / crop.factor) < 0.51
+
+
+@pytest.mark.parametrize("gap", [0, 4, 15])
+def test_windows_cover_images_of_any_size(gap):
+    for width in range(1, 41):
+        for height in (width, 17):
+            seen = np.zeros((height, width), bool)
+            for x1, y1, x2, y2 in sliding_windows(width, height, 16, gap):
+                assert (x2 - x1, y2 - y1) == (16, 16)
+                assert min(x2, width) - x1 == min(16, width)
+                seen[y1:y2, x1:x2] = True
+            assert seen.all()
+    with pytest.raises(ValueError, match="not 16 with size 16"):
+        sliding_windows(40, 40, 16, 16)
 
 
 # ------------------------------------------------------------------------------------------------------------ fusion
@@ -264,6 +290,21 @@ def test_equal_scores_do_not_depend_on_the_order_of_windows():
     assert len(merged) < 60
     backwards = merge_windows([one.flip(0) for one in reversed(detections.split(20))])
     assert torch.equal(merged, backwards)
+
+
+def test_levels_of_odd_size_map_back_by_axis():
+    """The corner object of 1001 x 777 pixels on its half and quarter, to half a pixel."""
+    corner = torch.tensor([[991.0, 767, 20, 20, 0], [900, 700, 60, 8, 0.5], [900, 700, 8, 60, -0.4]])
+    for width, height in ((500, 388), (250, 194)):
+        scale = torch.tensor([width / 1001, height / 777])
+        corners = box_corners(corner) * scale
+        across, down = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]
+        angle = torch.atan2(across[:, 1], across[:, 0])
+        sides = torch.stack([across.norm(dim=1), down.norm(dim=1), angle, torch.ones(3)], 1)
+        level = torch.cat([corners.mean(1), sides], 1)
+        back = to_native(level, (0, 0), (1001 / width, 777 / height))[:, :5]
+        assert (box_corners(back) - box_corners(corner)).abs().max() < 0.5
+    assert_close(to_native(level, (3, 5), (2, 2)), to_native(level, (3, 5), 2))
 
 
 def test_nothing_found():

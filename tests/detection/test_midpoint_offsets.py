@@ -9,7 +9,7 @@ from mmrotate.models.task_modules.coders import MidpointOffsetCoder
 from mmrotate.registry import TASK_UTILS
 from mmrotate.structures.bbox import RotatedBoxes, rbox2qbox
 
-from projects.arc.coder import ClosedFormMidpointOffsetCoder, decode_midpoints
+from perception.detection.midpoint_offsets import ClosedFormMidpointOffsetCoder, decode_midpoints
 
 STDS = (1.0, 1.0, 1.0, 1.0, 0.5, 0.5)
 

@@ -14,17 +14,26 @@ WITHIN_LEVEL, ACROSS_LEVELS = 0.4, 0.5
 """Overlaps above which two detections are one object, as released."""
 
 
-def to_native(detections: Tensor, origin: Sequence[float], factor: float) -> Tensor:
+def to_native(detections: Tensor, origin: Sequence[float], factor: float | Sequence[float]) -> Tensor:
     """Detections (N, 6) of a window as those of the native image.
 
     Args:
         detections: (cx, cy, w, h, angle, score) in pixels of the window.
         origin: (x, y) of the window on its level.
-        factor: of the level's reduction.
+        factor: of the level's reduction; (x, y) where an odd size makes it differ. A box whose axes are stretched
+            differently is then no rectangle; the one with the same centre, lengths and first side stands for it.
     """
+    along_x, along_y = (factor, factor) if isinstance(factor, (int, float)) else factor
     boxes = detections[:, :5].clone()
     boxes[:, :2] += boxes.new_tensor(origin)
-    boxes[:, :4] *= factor
+    if along_x == along_y:
+        boxes[:, :4] *= along_x
+    else:
+        cos, sin = boxes[:, 4].cos(), boxes[:, 4].sin()
+        boxes[:, :2] *= boxes.new_tensor([along_x, along_y])
+        boxes[:, 2] *= torch.hypot(along_x * cos, along_y * sin)
+        boxes[:, 3] *= torch.hypot(along_x * sin, along_y * cos)
+        boxes[:, 4] = torch.atan2(along_y * sin, along_x * cos)
     return torch.cat([boxes, detections[:, 5:]], 1)
 
 

@@ -88,8 +88,9 @@ def contexts_of(
 ) -> list[Context]:
     """The crops of reduced images that go with a patch in training.
 
-    If half the image fits into a window, that is the only one. Else there is one around the patch for each reduction
-    that leaves an image of at least a window's side; it is moved into the image where that is large enough.
+    If half the image fits into a window, that is the only one; where the image is smaller than the patch, it reaches
+    beyond the image as the patch does. Else there is one around the patch for each reduction that leaves an image of at
+    least a window's side; it is moved into the image where that is large enough.
 
     Args:
         width, height: of the native image.
@@ -98,7 +99,7 @@ def contexts_of(
         max_levels: at most so many, the least reduced ones; the released detector uses 2. None for all.
     """
     if max(width, height) // 2 <= size:
-        half_width, half_height = max(width // 2, 1), max(height // 2, 1)
+        half_width, half_height = max(width, x + size) // 2, max(height, y + size) // 2
         return [_context(2, 0, 0, half_width, half_height, x, y, size)]
     contexts, factor = [], 2
     while max(width, height) / factor >= size and (max_levels is None or len(contexts) < max_levels):
@@ -116,5 +117,7 @@ def _centred(start: int, factor: int, size: int, length: int) -> int:
 
 
 def _context(factor: int, left: int, top: int, width: int, height: int, x: int, y: int, size: int) -> Context:
+    # Of an image of odd size the last column has no place in the reduced one.
     across, down, side = (x / factor - left) / width, (y / factor - top) / height, size / factor
-    return Context(factor, left, top, width, height, (across, down, across + side / width, down + side / height))
+    inside = (across, down, min(across + side / width, 1.0), min(down + side / height, 1.0))
+    return Context(factor, left, top, width, height, inside)
