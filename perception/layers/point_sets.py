@@ -1,0 +1,181 @@
+"""PointNet++'s building blocks (arXiv 1706.02413), with the parameter names of ``pointnet2_ops_lib``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from perception.ops.ball_query import ball_query
+from perception.ops.furthest_point_sample import furthest_point_sample
+from perception.ops.gather_points import gather_points
+from perception.ops.group_points import group_points
+from perception.ops.three_interpolate import three_interpolate
+from perception.ops.three_nn import three_nn
+
+
+class _Norm(nn.Sequential):
+    """A norm under the name ``bn``, as the published keys nest it."""
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.add_module("bn", norm)
+
+
+class PointwiseConv(nn.Sequential):
+    """A 1 x 1 convolution with batch norm and ReLU, or without both and then with a bias of 0.
+
+    Args:
+        conv: ``nn.Conv1d`` or ``nn.Conv2d``.
+        in_channels: of the input.
+        out_channels: of the output.
+        norm: whether batch norm and ReLU follow.
+    """
+
+    def __init__(self, conv: type[nn.Conv1d | nn.Conv2d], in_channels: int, out_channels: int, norm: bool = True):
+        super().__init__()
+        self.add_module("conv", conv(in_channels, out_channels, 1, bias=not norm))
+        nn.init.kaiming_normal_(self.conv.weight)
+        if norm:
+            self.add_module("bn", _Norm((nn.BatchNorm2d if conv is nn.Conv2d else nn.BatchNorm1d)(out_channels)))
+            self.add_module("activation", nn.ReLU(inplace=True))
+        else:
+            nn.init.zeros_(self.conv.bias)
+
+
+class SharedMLP(nn.Sequential):
+    """Layers ``layer0``, ``layer1``, ... applied to every member of every group.
+
+    Args:
+        channels: of the input and of every layer.
+
+    Shape:
+        (B, channels[0], M, S) to (B, channels[-1], M, S).
+    """
+
+    def __init__(self, channels: Sequence[int]):
+        super().__init__()
+        for number, (inner, outer) in enumerate(itertools.pairwise(channels)):
+            self.add_module(f"layer{number}", PointwiseConv(nn.Conv2d, inner, outer))
+
+
+def conv1d_stack(channels: Sequence[int], out_channels: int | None = None) -> nn.Sequential:
+    """Pointwise layers of a sequence of points.
+
+    Args:
+        channels: of the input and of the layers with batch norm and ReLU.
+        out_channels: of a last layer with neither.
+    """
+    layers = [PointwiseConv(nn.Conv1d, inner, outer) for inner, outer in itertools.pairwise(channels)]
+    if out_channels is not None:
+        layers.append(PointwiseConv(nn.Conv1d, channels[-1], out_channels, norm=False))
+    return nn.Sequential(*layers)
+
+
+class Sampled(NamedTuple):
+    """A subset of points with features."""
+
+    xyz: Tensor
+    """(B, M, 3)"""
+    features: Tensor
+    """(B, C, M)"""
+    indices: Tensor
+    """(B, M) int64 into the points that were sampled from."""
+
+
+def ball_groups(xyz: Tensor, features: Tensor | None, centres: Tensor, radius: float, num_samples: int) -> Tensor:
+    """Members of the ball around each centre: positions relative to it, then their features.
+
+    A centre without any member gets point 0, ``num_samples`` times, as pointnet2_ops does.
+
+    Args:
+        xyz: (B, N, 3), metres.
+        features: (B, C, N).
+        centres: (B, M, 3).
+        radius: of the balls; members are strictly nearer.
+        num_samples: members of a ball, S: the first in the order of the points, the first again where there are fewer.
+
+    Returns:
+        (B, 3 + C, M, S).
+    """
+    indices = ball_query(xyz, centres, 0.0, radius, num_samples).clamp(min=0)
+    relative = group_points(xyz.mT, indices) - centres.mT[..., None]
+    return relative if features is None else torch.cat([relative, group_points(features, indices)], 1)
+
+
+class SetAbstraction(nn.Module):
+    """Samples centres, gathers the ball around each and takes the maximum of a shared MLP over its members.
+
+    Args:
+        radius: of the balls, metres.
+        num_samples: members of a ball.
+        channels: of the input features and of the layers of the MLP; 3 is added to the first for the positions.
+        fps: centres by furthest point sampling (points within 3 cm of the origin count as padding), else the first.
+
+    Shape:
+        xyz (B, N, 3) and features (B, C, N) or None to :class:`Sampled` of M points.
+    """
+
+    def __init__(self, radius: float, num_samples: int, channels: Sequence[int], fps: bool = False):
+        super().__init__()
+        self.radius, self.num_samples, self.fps = radius, num_samples, fps
+        self.mlps = nn.ModuleList([SharedMLP([channels[0] + 3, *channels[1:]])])
+
+    def forward(self, xyz: Tensor, features: Tensor | None, num_points: int) -> Sampled:
+        indices = sample_points(xyz, num_points, self.fps)
+        centres = gather_points(xyz.mT, indices).mT.contiguous()
+        groups = ball_groups(xyz, features, centres, self.radius, self.num_samples)
+        return Sampled(centres, self.mlps[0](groups).amax(-1), indices)
+
+
+def sample_points(xyz: Tensor, num_points: int, fps: bool) -> Tensor:
+    """Indices (B, M) of points (B, N, 3): by furthest point sampling, or the first.
+
+    Raises:
+        ValueError: there are fewer points.
+    """
+    batch, count = xyz.shape[:2]
+    if num_points > count:
+        raise ValueError(f"{num_points} points cannot be sampled from {count}")
+    if fps:
+        return furthest_point_sample(xyz, num_points, skip_near_origin=True)
+    return torch.arange(num_points, device=xyz.device).expand(batch, -1)
+
+
+class FeaturePropagation(nn.Module):
+    """Features of a coarse set at the points of a finer one, put before the finer one's own, through a shared MLP.
+
+    Args:
+        channels: of both together and of the layers.
+
+    Shape:
+        fine xyz (B, N, 3), coarse xyz (B, M, 3), fine features (B, C1, N), coarse features (B, C2, M) to
+        (B, channels[-1], N).
+    """
+
+    def __init__(self, channels: Sequence[int]):
+        super().__init__()
+        self.mlp = SharedMLP(channels)
+
+    def forward(self, fine: Tensor, coarse: Tensor, fine_features: Tensor, coarse_features: Tensor) -> Tensor:
+        merged = torch.cat([interpolate_features(fine, coarse, coarse_features), fine_features], 1)
+        return self.mlp(merged[..., None])[..., 0]
+
+
+def interpolate_features(targets: Tensor, sources: Tensor, features: Tensor) -> Tensor:
+    """Mean of the features of the three nearest sources, weighted by 1 / (distance + 1e-8). Positions get no gradient.
+
+    Args:
+        targets: (B, N, 3).
+        sources: (B, M, 3), at least 3 of them.
+        features: (B, C, M).
+
+    Returns:
+        (B, C, N).
+    """
+    squared, indices = three_nn(targets, sources)
+    weights = 1 / (squared.sqrt() + 1e-8)
+    return three_interpolate(features, indices, weights / weights.sum(-1, keepdim=True))
