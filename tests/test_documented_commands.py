@@ -47,6 +47,7 @@ RUN_BY = {
     "python tools/make_demo_data.py harbours": (
         "tests/tools/test_split_dota.py::test_aerial_pictures_are_made_as_the_page_says"
     ),
+    "python tools/make_demo_data.py bridges": "tests/datasets/test_bridges.py::test_command_writes_it",
     "python tools/dataset_converters/split_dota.py": (
         "tests/tools/test_split_dota.py::test_commands_of_the_page_of_data"
     ),

@@ -27,6 +27,7 @@ FAMILIES: dict[str, str] = {
     "shapes": "2D shapes on textured backgrounds: boxes and instance masks in COCO format",
     "regions": "grounds with small and thin things on them: label maps in the layout of ADE20K",
     "harbours": "aerial scenes with ships, planes, vehicles and tanks: rotated boxes in DOTA format",
+    "bridges": "large aerial scenes with rivers and bridges of every length: rotated boxes in DOTA format",
     "cities": "towns from above and from the street: panoramas and satellite tiles in the layout of VIGOR",
     "radiance": "solids seen from all around: RGBA views, exact depth and normals, in Blender and other layouts",
 }
