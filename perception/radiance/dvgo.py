@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.radiance.activation import alpha_shift, raw2alpha
@@ -14,9 +13,10 @@ from perception.radiance.compositing import alphas_to_weights, segment_sum
 from perception.radiance.encodings import frequency_bands, positional_encoding
 from perception.radiance.grids import DenseGrid, MaskGrid, grid_resolution
 from perception.radiance.sampling import RaySamples, sample_occupied, sample_rays
+from perception.radiance.voxel_field import VoxelField
 
 
-class DirectVoxGO(nn.Module):
+class DirectVoxGO(VoxelField):
     """A voxel radiance field inside a box.
 
     The state dict has the names of the released checkpoints: ``density.grid`` (1, 1, X, Y, Z), ``k0.grid``
@@ -219,32 +219,8 @@ class DirectVoxGO(nn.Module):
 
     @torch.no_grad()
     def alpha_at(self, points: Tensor) -> Tensor:
-        """Opacity (X, Y, Z) of a step of one voxel at lattice points (X, Y, Z, 3)."""
         density = torch.stack([self.density(plane) for plane in points])  # plane by plane bounds the memory
         return self.activate(density, interval=float(self.voxel_size_ratio))
-
-    def grid_points(self, world_size: Sequence[int] | None = None) -> Tensor:
-        """Points (X, Y, Z, 3) of a lattice whose outer points lie on the box's faces; by default as many as voxels."""
-        axes = [
-            torch.linspace(low, high, count, device=self.xyz_min.device)
-            for low, high, count in zip(self.xyz_min.tolist(), self.xyz_max.tolist(), world_size or self.world_size)
-        ]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-
-    @torch.no_grad()
-    def update_occupancy_cache(self) -> None:
-        """Mark as free, for good, the cells around which no opacity exceeds ``fast_color_thres``."""
-        alpha = self.alpha_at(self.grid_points(self.mask_cache.mask.shape))
-        self.mask_cache.mask &= self._dilated_maximum(alpha) > self.fast_color_thres
-
-    @staticmethod
-    def _dilated_maximum(alpha: Tensor) -> Tensor:
-        return F.max_pool3d(alpha[None, None], 3, stride=1, padding=1)[0, 0]
-
-    @torch.no_grad()
-    def set_mask(self, mask: Tensor) -> None:
-        """Replace the mask by another, (x, y, z) bool of any resolution over the same box."""
-        self.mask_cache = MaskGrid(mask, self.xyz_min, self.xyz_max)
 
     @torch.no_grad()
     def scale_volume_grid(self, num_voxels: int, *, largest_mask: int = 256**3) -> None:
@@ -253,8 +229,7 @@ class DirectVoxGO(nn.Module):
         The mask is recomputed only up to ``largest_mask`` voxels; beyond that it keeps its resolution.
         """
         self._set_resolution(num_voxels)
-        self.density.scale_volume_grid(self.world_size)
-        self.k0.scale_volume_grid(self.world_size)
+        self._scale_grids(self.world_size)
         if math.prod(self.world_size) > largest_mask:
             return
         alpha = self.activate(self.density.grid[0, 0], interval=float(self.voxel_size_ratio))
