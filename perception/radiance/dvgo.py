@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,39 @@ from perception.radiance.encodings import frequency_bands, positional_encoding
 from perception.radiance.grids import DenseGrid, MaskGrid, grid_resolution
 from perception.radiance.sampling import RaySamples, sample_occupied, sample_rays
 from perception.radiance.voxel_field import VoxelField
+
+
+@dataclass(frozen=True, eq=False)
+class DvgoRendering(Mapping[str, Tensor]):
+    """N rendered rays, and the M samples that made them, sorted by ray, then from near to far.
+
+    The names are those of the released code, whose outputs are a dictionary; this can be read as one, too.
+    """
+
+    rgb_marched: Tensor  # (N, 3) colours in [0, 1]
+    alphainv_last: Tensor  # (N,) light from the background
+    depth: Tensor  # (N,) expected number of steps since the ray entered the box; no gradient
+    distance: Tensor  # (N,) expected distance from the origin in world units; no gradient
+    weights: Tensor  # (M,)
+    raw_alpha: Tensor  # (M,)
+    raw_rgb: Tensor  # (M, 3)
+    density: Tensor  # (M,)
+    ray_id: Tensor  # (M,) int64
+    step_id: Tensor  # (M,) int64
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.__dataclass_fields__
+
+    def __iter__(self) -> Iterator[str]:
+        return (entry.name for entry in fields(self))
+
+    def __len__(self) -> int:
+        return len(fields(self))
 
 
 class DirectVoxGO(VoxelField):
@@ -111,8 +145,8 @@ class DirectVoxGO(VoxelField):
         bg: float | Tensor = 1.0,
         stepsize: float = 0.5,
         bounds: tuple[Tensor, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Render rays.
+    ) -> DvgoRendering:
+        """Render rays. Depth and distance are not divided by a ray's opacity.
 
         Args:
             rays_o, rays_d: (N, 3) origins and directions in world units; directions need not have length 1.
@@ -121,13 +155,6 @@ class DirectVoxGO(VoxelField):
             bg: background colour in [0, 1]: one number or (3,).
             stepsize: distance between samples in voxels.
             bounds: (N,) smallest and largest distance from the origin, in world units; other samples are left out.
-
-        Returns:
-            Per ray: ``rgb_marched`` (N, 3) in [0, 1]; ``alphainv_last`` (N,) light from the background; ``depth`` (N,)
-            expected number of steps since the ray entered the box, and ``distance`` (N,), expected distance from the
-            origin in world units, both without gradient and not divided by the ray's opacity.
-            Per remaining sample: ``weights``, ``raw_alpha``, ``density`` (M,), ``raw_rgb`` (M, 3), ``ray_id``,
-                ``step_id``.
         """
         num_rays = len(rays_o)
         samples, corners, density, alpha = self._opaque_samples(rays_o, rays_d, near, stepsize, bounds)
@@ -141,18 +168,18 @@ class DirectVoxGO(VoxelField):
             steps = segment_sum(weights * step_id, ray_id, num_rays)
             entry = samples.t_min * rays_d.norm(dim=-1)
             distance = steps * stepsize * self.voxel_size + entry * segment_sum(weights, ray_id, num_rays)
-        return {
-            "alphainv_last": alphainv_last,
-            "rgb_marched": rgb_marched,
-            "depth": steps,
-            "distance": distance,
-            "weights": weights,
-            "raw_alpha": alpha[keep],
-            "raw_rgb": rgb,
-            "density": density[keep],
-            "ray_id": ray_id,
-            "step_id": step_id,
-        }
+        return DvgoRendering(
+            rgb_marched=rgb_marched,
+            alphainv_last=alphainv_last,
+            depth=steps,
+            distance=distance,
+            weights=weights,
+            raw_alpha=alpha[keep],
+            raw_rgb=rgb,
+            density=density[keep],
+            ray_id=ray_id,
+            step_id=step_id,
+        )
 
     def colours(self, features: Tensor, viewdirs: Tensor, ray_id: Tensor) -> Tensor:
         """Colours (M, 3) in [0, 1] of samples with features (M, C) on rays whose directions (N, 3) have length 1."""
@@ -194,15 +221,16 @@ class DirectVoxGO(VoxelField):
 
     @torch.no_grad()
     def ray_weights(self, rays_o: Tensor, rays_d: Tensor, *, near: float, stepsize: float):
-        """The weight of every sample in the rendering of rays, without colours.
+        """The weight of every sample that counts in the rendering of rays, without colours.
 
         Returns:
-            ``(corners, weights)``: the voxels around M samples and their weights (M,), before small weights are
-            dropped.
+            ``(corners, weights)``: the voxels around M samples and their weights (M,), those above
+            ``fast_color_thres``.
         """
         samples, corners, _, alpha = self._opaque_samples(rays_o, rays_d, near, stepsize)
         weights, _ = alphas_to_weights(alpha, samples.ray_id, len(rays_o))
-        return corners, weights
+        keep = (weights > self.fast_color_thres).nonzero()[:, 0]
+        return corners[keep], weights[keep]
 
     @torch.no_grad()
     def hit_mask(self, rays_o: Tensor, rays_d: Tensor, *, near: float, stepsize: float) -> Tensor:

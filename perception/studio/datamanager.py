@@ -20,13 +20,22 @@ from perception.studio.depth_range import DepthRange
 from perception.studio.devices import say_device
 from perception.studio.errors import SceneError
 from perception.studio.exporting import BatchSize, PathEvalDataloader, rays_within_pixels
-from perception.studio.images import PixelStore, read_image
+from perception.studio.images import ImageStore, LazyPixelStore, PixelStore, read_image
 from perception.studio.parsers import read_by
+from perception.studio.samplers import (
+    PixelSampler,
+    PoolSampler,
+    PoolSamplerConfig,
+    RandomSamplerConfig,
+    SamplerConfig,
+    generator,
+)
 from perception.studio.scene_checks import PLAIN_USE, SceneReport, SceneUse, check_scene
+from perception.studio.settings import OlderSettings
 
 
 @dataclass
-class RayDataManagerConfig(VanillaDataManagerConfig):
+class RayDataManagerConfig(OlderSettings, VanillaDataManagerConfig):
     """Data of a ray-based method. Images are kept as uint8; drawn pixels are put on the background."""
 
     _target: type = field(default_factory=lambda: RayDataManager)
@@ -38,6 +47,10 @@ class RayDataManagerConfig(VanillaDataManagerConfig):
     """Accept images without alpha in Blender layout, as they are."""
     background: Literal["white", "black"] = "white"
     """What transparent pixels show where the data parser names no colour."""
+    sampler: SamplerConfig = RandomSamplerConfig()  # noqa: RUF009 (frozen)
+    """Which pixels a step trains on; a method's stages may choose others."""
+    images_in_memory: int | None = None
+    """Training images that are held decoded at once; others are read again when they are needed. By default all."""
     scene_use: tyro.conf.Suppress[SceneUse] = PLAIN_USE  # shared, which older runs' settings need
     """What the method asks of the scene; the trainer sets it."""
 
@@ -60,12 +73,13 @@ class RayDataManager(VanillaDataManager):
     """Draws training rays as a function of seed and step alone, so that a resumed run draws what the uninterrupted one
     would.
 
-    A *pixel index* counts the pixels of all training images, image by image and row by row. Rays come either from all
-    of them with replacement (:meth:`use_random`), or from a pool, each once per epoch in a new order
-    (:meth:`use_pool`).
+    A *sampler* says which pixels of the ``pixels`` (an :class:`~perception.studio.images.ImageStore`) a step draws: the
+    one of the settings, until a stage of the method puts another to :meth:`use`.
     """
 
     config: RayDataManagerConfig
+    pixels: ImageStore
+    sampler: PixelSampler
 
     def __init__(
         self,
@@ -79,10 +93,12 @@ class RayDataManager(VanillaDataManager):
         for name in ("train_num_rays_per_batch", "eval_num_rays_per_batch"):
             if (count := getattr(config, name)) < 1:
                 raise SceneError(f"--pipeline.datamanager.{name.replace('_', '-')} must be at least 1, not {count}")
+        if config.images_in_memory is not None and config.images_in_memory < 1:
+            raise SceneError(
+                f"--pipeline.datamanager.images-in-memory must be at least 1, not {config.images_in_memory}"
+            )
         say_device(device)
         self.seed = torch.initial_seed() % 2**31  # what the run was seeded with
-        self._pool: tuple[Tensor, int] | None = None
-        self._order: tuple[int, Tensor] | None = None
         config.dataparser = read_by(config.dataparser)
         super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
 
@@ -134,12 +150,20 @@ class RayDataManager(VanillaDataManager):
         return self._dataset(self.dataparser.get_dataparser_outputs(split=split))
 
     def setup_train(self) -> None:
-        """Read all training images."""
-        dataset = self.train_dataset
+        """The training images, all read unless only some are to be held, and their sampler."""
         need_alpha = isinstance(self.config.dataparser, BlenderDataParserConfig) and not self.config.allow_opaque
-        self.pixels = PixelStore(dataset, need_alpha=need_alpha)
-        self.train_ray_generator = RayGenerator(dataset.cameras.to(self.device))
+        self.pixels = self.make_store(self.train_dataset, need_alpha=need_alpha)
+        self.train_ray_generator = RayGenerator(self.train_dataset.cameras.to(self.device))
         self.train_pixel_sampler = BatchSize(self.config.train_num_rays_per_batch)
+        # nerfstudio's exporters want rays through all of the scene, whatever the method was trained on.
+        self.use(self.config.sampler if self.test_mode == "val" else RandomSamplerConfig())
+
+    def make_store(self, dataset: InputDataset, *, need_alpha: bool) -> ImageStore:
+        """The pixels of a data set, held as the settings say."""
+        held = self.config.images_in_memory
+        if held is None:
+            return PixelStore(dataset, need_alpha=need_alpha)
+        return LazyPixelStore(dataset, need_alpha=need_alpha, keep=held)
 
     def setup_eval(self) -> None:
         """Loaders of whole images, which are read when they are needed."""
@@ -149,13 +173,26 @@ class RayDataManager(VanillaDataManager):
 
     def get_train_rays_per_batch(self) -> int:
         """Rays per training step."""
-        return self.train_pixel_sampler.num_rays_per_batch
+        return self.sampler.num_rays(self.train_pixel_sampler.num_rays_per_batch)
 
     # Which pixels
 
+    def use(self, sampler: SamplerConfig, *, start: int = 0, pixels: Tensor | None = None) -> None:
+        """Draw by another sampler from now on.
+
+        Args:
+            sampler: its settings.
+            start: the step at which it is put to use, in a resumed run the one at which it first was.
+            pixels: indices (P,) of those that it may draw; by default all that masks and hidden views leave.
+
+        Raises:
+            SceneError: there is nothing to draw.
+        """
+        self.sampler = sampler.setup(self.pixels, seed=self.seed, start=start, pixels=pixels)
+
     def use_random(self) -> None:
         """Draw from all pixels, with replacement."""
-        self._pool = self._order = None
+        self.use(RandomSamplerConfig())
 
     def use_pool(self, indices: Tensor, start_step: int) -> None:
         """Draw from the pixels ``indices`` (P,), each once per epoch, beginning at step ``start_step``.
@@ -163,65 +200,55 @@ class RayDataManager(VanillaDataManager):
         Raises:
             SceneError: the pool is empty.
         """
-        if not len(indices):
-            raise SceneError("no training ray hits anything: check the poses, the focal length and near/far")
-        self._pool, self._order = (indices.cpu(), start_step), None
+        self.use(PoolSamplerConfig(), start=start_step, pixels=indices)
 
     @property
     def pool_start(self) -> int | None:
         """The step at which the present pool was put to use, if there is one."""
-        return None if self._pool is None else self._pool[1]
+        return self.sampler.start if isinstance(self.sampler, PoolSampler) else None
+
+    def set_num_rays(self, count: int) -> None:
+        """Draw another number of rays from now on. It is not in checkpoints: a model whose number changes keeps it."""
+        self.train_pixel_sampler.num_rays_per_batch = count
 
     def draw(self, step: int) -> Tensor:
         """The pixel indices (N,) of a training step."""
-        count = self.train_pixel_sampler.num_rays_per_batch
-        if self._pool is None:
-            usable = self.pixels.usable
-            drawn = torch.randint(len(usable), (count,), generator=self._generator(step))
-            return usable[drawn]
-        pool, start_step = self._pool
-        place = (step - start_step) * count + torch.arange(count)
-        epoch, place = place // len(pool), place % len(pool)
-        chosen = [pool[self._epoch_order(int(number))[place[epoch == number]]] for number in epoch.unique()]
-        return torch.cat(chosen)
-
-    def _epoch_order(self, epoch: int) -> Tensor:
-        assert self._pool is not None
-        if self._order is None or self._order[0] != epoch:
-            # int32 halves the memory: pools of published scenes have some 60 million pixels.
-            order = torch.randperm(len(self._pool[0]), generator=self._generator(epoch, 1), dtype=torch.int32)
-            self._order = (epoch, order)
-        return self._order[1]
-
-    def _generator(self, number: int, stream: int = 0) -> torch.Generator:
-        return torch.Generator().manual_seed((self.seed * 2 + stream) * 2**24 + number)
+        return self.sampler.draw(step, self.train_pixel_sampler.num_rays_per_batch)
 
     # Rays
 
     def next_train(self, step: int) -> tuple[RayBundle, dict]:
         """Rays (N) of a training step, and ``image`` (N, 3) float, ``indices`` (N, 3) of camera, row, column.
 
+        Where the sampler draws one rectangle, ``tile`` is that :class:`~perception.studio.images.ViewTile`, whose
+        pixels come row by row, and ``mask`` (N,) tells which of them no mask excludes, if the scene has masks.
+
         After training (``test_mode`` is not ``"val"``) every call draws others, through any place of their pixels:
         nerfstudio's exporters ask for the rays of step 0 until they have as many points as they want.
         """
         self.train_count += 1
         training = self.test_mode == "val"
-        drawn = self.draw(step if training else self.train_count)
+        number = step if training else self.train_count
+        drawn, tile = self.draw(number), self.sampler.tile(number)
         indices = self.pixels.positions(drawn)
-        batch = {"image": self.pixels.colours(drawn, self.background), "indices": indices}
+        batch: dict[str, Any] = {"image": self.pixels.colours(drawn, self.background), "indices": indices}
+        if tile is not None:
+            batch["tile"] = tile
+            if (unmasked := self.pixels.unmasked(drawn)) is not None:
+                batch["mask"] = unmasked
         if training:
             return self.train_ray_generator(indices.to(self.device)), batch
-        places = torch.rand(len(indices), 2, generator=self._generator(self.train_count, 1))
+        places = torch.rand(len(indices), 2, generator=generator(self.seed, self.train_count, 1))
         return rays_within_pixels(self.train_ray_generator.cameras, indices.to(self.device), places), batch
 
     def next_eval(self, step: int) -> tuple[RayBundle, dict]:
         """Rays of one evaluation image, drawn at random."""
         self.eval_count += 1
-        generator = self._generator(step, 1)
-        number = int(torch.randint(len(self.eval_dataset), (1,), generator=generator))
+        random = generator(self.seed, step, 1)
+        number = int(torch.randint(len(self.eval_dataset), (1,), generator=random))
         image = self.eval_dataset[number]["image"]
         height, width = image.shape[:2]
-        place = torch.randint(height * width, (self.config.eval_num_rays_per_batch,), generator=generator)
+        place = torch.randint(height * width, (self.config.eval_num_rays_per_batch,), generator=random)
         indices = torch.stack([torch.full_like(place, number), place // width, place % width], -1)
         batch = {"image": image[indices[:, 1], indices[:, 2]], "indices": indices}
         return self.eval_ray_generator(indices.to(self.device)), batch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader
 
-from perception.studio.stages import progress_bar
+from perception.studio.progress import progress_bar
 
 if TYPE_CHECKING:
     from nerfstudio.pipelines.base_pipeline import VanillaPipeline

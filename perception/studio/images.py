@@ -1,8 +1,13 @@
-"""All pixels of a scene's training images, as they are on disk."""
+"""The pixels of a scene's training images, as they are on disk: all in memory, or read when they are needed."""
 
 from __future__ import annotations
 
+import zlib
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,15 +16,24 @@ from PIL import Image
 from torch import Tensor
 
 from perception.datasets.images import UnreadableImageError, open_image
+from perception.radiance.tiles import Tile
 from perception.studio.errors import SceneError
 
 MODES = ("L", "P", "RGB", "RGBA", "LA")
 """PIL's names of the pixel types that are read."""
 
 
-class PixelStore:
-    """The pixels of a data set's images in one uint8 table, and the way from a pixel's index to its image, row and
-    column.
+class ViewTile(NamedTuple):
+    """A rectangle of pixels of one image."""
+
+    view: int
+    tile: Tile
+
+
+class ImageStore(ABC):
+    """The pixels of images, and the way from a pixel's index to its image, row and column.
+
+    A *pixel index* counts the pixels of all images, image by image and row by row, those of hidden views as well.
 
     Args:
         dataset: images and cameras; the images may differ in size.
@@ -27,30 +41,69 @@ class PixelStore:
     """
 
     def __init__(self, dataset: InputDataset, *, need_alpha: bool):
-        images = [dataset.get_numpy_image(index) for index in range(len(dataset))]
-        for name, image in zip(dataset.image_filenames, images):
-            if need_alpha and image.shape[2] != 4:
-                raise SceneError(
-                    f"{name} has {image.shape[2]} channels, but a scene in Blender layout needs RGBA images; "
-                    "to take opaque ones as they are, add --pipeline.datamanager.allow-opaque True"
-                )
-        self.sizes = [image.shape[:2] for image in images]
-        channels = max(image.shape[2] for image in images)
-        tables = [_with_channels(image, channels).reshape(-1, channels) for image in images]
-        self.table = torch.from_numpy(np.concatenate(tables))  # (P, 3 or 4)
+        self.dataset, self.need_alpha = dataset, need_alpha
+        cameras = dataset.cameras
+        self.sizes = list(zip(cameras.height.flatten().tolist(), cameras.width.flatten().tolist()))
         self.first = torch.tensor([0, *(height * width for height, width in self.sizes)]).cumsum(0)  # (images + 1,)
         self.width = torch.tensor([width for _, width in self.sizes])
-        self.usable = self._usable(dataset)
+        self.views = torch.arange(len(self.sizes))
+        self._unmasked = self._read_masks()
+        self._usable: Tensor | None = None
+        self._channels: int | None = None
 
-    def _usable(self, dataset: InputDataset) -> Tensor:
-        """Indices of the pixels that no mask excludes."""
-        if dataset._dataparser_outputs.mask_filenames is None:
-            return torch.arange(len(self.table))
-        masks = [dataset.get_data(index)["mask"].reshape(-1).bool() for index in range(len(dataset))]
-        usable = torch.cat(masks).nonzero()[:, 0]
-        if not len(usable):
+    @property
+    def num_pixels(self) -> int:
+        """Of all images."""
+        return int(self.first[-1])
+
+    # Which pixels may be drawn
+
+    @property
+    def usable(self) -> Tensor:
+        """Indices of the pixels of the shown views that no mask excludes."""
+        if self._usable is None:
+            self._usable = self.pixels_of(self.views)
+        return self._usable
+
+    def show(self, views: Sequence[int] | Tensor) -> None:
+        """Train on these views alone, until others are shown.
+
+        Raises:
+            SceneError: there is no such view, or nothing is left to train on.
+        """
+        chosen = torch.as_tensor(views, dtype=torch.long).unique()
+        if not len(chosen) or int(chosen[0]) < 0 or int(chosen[-1]) >= len(self.sizes):
+            raise SceneError(f"training views are numbered from 0 to {len(self.sizes) - 1}, not {chosen.tolist()}")
+        self.views, self._usable = chosen, None
+
+    def pixels_of(self, views: Tensor) -> Tensor:
+        """Indices of the pixels of views (V,) that no mask excludes.
+
+        Raises:
+            SceneError: the masks leave none.
+        """
+        if len(views) == len(self.sizes):
+            pixels = torch.arange(self.num_pixels)
+        else:
+            bounds = self.first.tolist()
+            pixels = torch.cat([torch.arange(bounds[view], bounds[view + 1]) for view in views.tolist()])
+        if self._unmasked is not None:
+            pixels = pixels[self._unmasked[pixels]]
+        if not len(pixels):
             raise SceneError("the masks exclude every pixel of every training image")
-        return usable
+        return pixels
+
+    def unmasked(self, pixels: Tensor) -> Tensor | None:
+        """Which pixels (N,) no mask excludes, bool (N,); ``None`` where the scene has no masks."""
+        return None if self._unmasked is None else self._unmasked[pixels]
+
+    def _read_masks(self) -> Tensor | None:
+        if self.dataset._dataparser_outputs.mask_filenames is None:
+            return None
+        masks = [self.dataset.get_data(index)["mask"].reshape(-1).bool() for index in range(len(self.dataset))]
+        return torch.cat(masks)
+
+    # From an index to a place
 
     def positions(self, pixels: Tensor) -> Tensor:
         """Camera, row and column (N, 3) of pixel indices (N,)."""
@@ -58,19 +111,146 @@ class PixelStore:
         place = pixels - self.first[image]
         return torch.stack([image, place // self.width[image], place % self.width[image]], -1)
 
-    def colours(self, pixels: Tensor, background: Tensor) -> Tensor:
-        """Colours (N, 3) in [0, 1] of pixel indices (N,), on a background (3,)."""
-        values = self.table[pixels].float() / 255
-        if values.shape[1] == 3:
-            return values
-        alpha = values[:, 3:]
-        return values[:, :3] * alpha + background * (1 - alpha)
-
     def image_positions(self, image: int, stride: int = 1) -> Tensor:
         """Camera, row and column (N, 3) of every ``stride``-th row and column of one image, row by row."""
         height, width = self.sizes[image]
         rows, columns = torch.meshgrid(torch.arange(0, height, stride), torch.arange(0, width, stride), indexing="ij")
         return torch.stack([torch.full_like(rows, image), rows, columns], -1).reshape(-1, 3)
+
+    def tile_pixels(self, place: ViewTile) -> Tensor:
+        """Indices (h * w,) of the pixels of a tile, row by row."""
+        tile, width = place.tile, self.sizes[place.view][1]
+        rows = torch.arange(tile.row, tile.row + tile.height)[:, None]
+        columns = torch.arange(tile.column, tile.column + tile.width)
+        return (self.first[place.view] + rows * width + columns).reshape(-1)
+
+    # Colours
+
+    def colours(self, pixels: Tensor, background: Tensor) -> Tensor:
+        """Colours (N, 3) in [0, 1] of pixel indices (N,), on a background (3,)."""
+        values = self._values(pixels).float() / 255
+        if values.shape[1] == 3:
+            return values
+        alpha = values[:, 3:]
+        return values[:, :3] * alpha + background * (1 - alpha)
+
+    def tile_colours(self, place: ViewTile, background: Tensor) -> Tensor:
+        """Colours (h, w, 3) in [0, 1] of a tile, on a background (3,)."""
+        colours = self.colours(self.tile_pixels(place), background)
+        return colours.view(place.tile.height, place.tile.width, 3)
+
+    @abstractmethod
+    def _values(self, pixels: Tensor) -> Tensor:
+        """What the files hold at pixel indices (N,): uint8 (N, 3 or 4)."""
+
+    @abstractmethod
+    def image(self, view: int) -> Tensor:
+        """What the file of a view holds, row by row: uint8 (H * W, C), with as many channels as any image has."""
+
+    def checksums(self) -> Tensor:
+        """A checksum (images,) of the pixels of each image."""
+        return torch.tensor([zlib.crc32(self.image(view).numpy()) for view in range(len(self.sizes))])
+
+    # Other images of the same cameras
+
+    def show_frame(self, filenames: Sequence[Path]) -> None:
+        """Replace the images by those of another time, one for each camera and of the same sizes.
+
+        Raises:
+            SceneError: their number is another, or one cannot be read.
+        """
+        if len(filenames) != len(self.sizes):
+            raise SceneError(f"a frame of {len(filenames)} images for {len(self.sizes)} cameras")
+        self.dataset._dataparser_outputs.image_filenames = list(filenames)
+        self._forget()
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """The dataset's files are others."""
+
+    def _decode(self, view: int) -> np.ndarray:
+        """(H, W, 3 or 4)"""
+        image = self.dataset.get_numpy_image(view)
+        if self.need_alpha and image.shape[2] != 4:
+            raise SceneError(
+                f"{self.dataset.image_filenames[view]} has {image.shape[2]} channels, but a scene in Blender layout "
+                "needs RGBA images; to take opaque ones as they are, add --pipeline.datamanager.allow-opaque True"
+            )
+        return image
+
+
+class PixelStore(ImageStore):
+    """All pixels in one uint8 table."""
+
+    def __init__(self, dataset: InputDataset, *, need_alpha: bool):
+        super().__init__(dataset, need_alpha=need_alpha)
+        self._forget()
+
+    def _forget(self) -> None:
+        images = [self._decode(view) for view in range(len(self.sizes))]
+        channels = max(image.shape[2] for image in images)
+        tables = [_with_channels(image, channels).reshape(-1, channels) for image in images]
+        self.table = torch.from_numpy(np.concatenate(tables))  # (P, 3 or 4)
+
+    def _values(self, pixels: Tensor) -> Tensor:
+        return self.table[pixels]
+
+    def image(self, view: int) -> Tensor:
+        return self.table[self.first[view] : self.first[view + 1]]
+
+
+class LazyPixelStore(ImageStore):
+    """Images that are read when a pixel of them is asked for; the last ones stay decoded.
+
+    Args:
+        dataset, need_alpha: see :class:`ImageStore`.
+        keep: how many stay.
+    """
+
+    def __init__(self, dataset: InputDataset, *, need_alpha: bool, keep: int):
+        super().__init__(dataset, need_alpha=need_alpha)
+        self.keep = keep
+        self._decoded: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def _forget(self) -> None:
+        self._decoded.clear()
+        self._channels = None
+
+    def _values(self, pixels: Tensor) -> Tensor:
+        view = torch.bucketize(pixels, self.first, right=True) - 1
+        present = view.unique().tolist()
+        shared = self._shared_channels() if len(present) > 1 else None
+        values: Tensor | None = None
+        for number in present:
+            chosen, image = view == number, self._held(number)
+            channels = shared or image.shape[2]
+            flat = torch.from_numpy(_with_channels(image, channels).reshape(-1, channels))
+            found = flat[pixels[chosen] - self.first[number]]
+            if values is None:
+                values = found.new_empty(len(pixels), found.shape[1])
+            values[chosen] = found
+        return torch.zeros(0, 3, dtype=torch.uint8) if values is None else values
+
+    def image(self, view: int) -> Tensor:
+        channels = self._shared_channels()
+        return torch.from_numpy(_with_channels(self._held(view), channels).reshape(-1, channels))
+
+    def _held(self, view: int) -> np.ndarray:
+        if view in self._decoded:
+            self._decoded.move_to_end(view)
+        else:
+            while len(self._decoded) >= max(1, self.keep):
+                self._decoded.popitem(last=False)
+            self._decoded[view] = self._decode(view)
+        return self._decoded[view]
+
+    def _shared_channels(self) -> int:
+        if self._channels is None:
+            from perception.studio.image_files import look_at_all
+
+            headers = look_at_all(self.dataset.image_filenames)
+            self._channels = 4 if any(header.has_alpha for header in headers) else 3
+        return self._channels
 
 
 def read_image(path: Path, size: tuple[int, int], *, scaled: bool) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.model_components import renderers
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
@@ -18,6 +19,8 @@ from torch import Tensor
 from perception.radiance.metrics import psnr, ssim
 from perception.studio.errors import SceneError
 from perception.studio.scene_checks import PLAIN_USE, SceneUse
+from perception.studio.settings import OlderSettings
+from perception.studio.stages import UNTRAINED, Stage, StageMachine, StageSchedule, schedule_of
 
 if TYPE_CHECKING:
     from perception.studio.perceptual import Lpips
@@ -28,7 +31,7 @@ ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 
 
 @dataclass
-class RadianceModelConfig(ModelConfig):
+class RadianceModelConfig(OlderSettings, ModelConfig):
     """Settings that every radiance model has."""
 
     _target: type = field(default_factory=lambda: RadianceModel)
@@ -49,28 +52,60 @@ class RadianceModelConfig(ModelConfig):
     )
     sizes: ClassVar[frozenset[str]] = frozenset()
 
+    # Options of nerfstudio's that are refused unless a method names them here, see `perception.studio.options`.
+    honoured: ClassVar[frozenset[str]] = frozenset()
+    # Further options that this method refuses, with what to do instead.
+    refused: ClassVar[Mapping[str, str]] = {}
+
+    def stages(self) -> list[Stage]:
+        """The stages of training, in order; none where a method trains in one piece.
+
+        A stage has the name of the field in which its settings are.
+        """
+        return []
+
+    def schedule(self) -> StageSchedule:
+        """The stages and their steps.
+
+        Raises:
+            ValueError: a stage has no steps.
+        """
+        return schedule_of(self.stages())
+
     def scene_use(self) -> SceneUse:
         """What the method asks of a scene, which is checked before training."""
         return PLAIN_USE
 
 
 class RadianceModel(Model):
-    """Image metrics, and checkpoints whose parameters have grown.
+    """Stages, image metrics, and checkpoints whose parameters have grown.
 
-    Metrics are taken on unclamped, unrounded floats.
+    Metrics are taken on unclamped, unrounded floats. A model with stages has a buffer ``stage``, the number of the one
+    that it is in, -1 before the first step.
     """
 
     config: RadianceModelConfig
+    stage: Tensor
 
     def populate_modules(self) -> None:
         """Subclasses add their modules."""
         super().populate_modules()
+        self.stages = StageMachine(self.config.stages(), self)
+        self.schedule = self.stages.schedule
+        if self.stages.stages:
+            self.register_buffer("stage", torch.tensor(UNTRAINED))
         # Apart from the modules, whose weights go into checkpoints.
         self._lpips: list[Lpips] = []
         self._empty_batches = 0  # of rays, in a row
         self._lpips_checked = False
         if self.config.lpips_weights is not None:
             self._perceptual_metric()  # a wrong file is said before training
+
+    # Training
+
+    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
+        """The hooks of the stages."""
+        return self.stages.callbacks(attributes)
 
     # Evaluation
 
@@ -164,9 +199,10 @@ class RadianceModel(Model):
     def resize_to(self, state_dict: Mapping[str, Tensor]) -> None:
         """Give parameters and buffers the shapes of a checkpoint.
 
-        Parameter objects stay, since a resumed run's optimisers already hold them. Subclasses with more state than
-        tensors extend this.
+        Parameter objects stay, since a resumed run's optimisers already hold them. The checkpoint's stage rebuilds what
+        is more than tensors.
         """
+        self.stages.rebuild(state_dict)
         tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         for name, tensor in tensors.items():
             incoming = state_dict.get(name)

@@ -1,11 +1,13 @@
-"""Optimiser and learning-rate settings of voxel grids, in nerfstudio's form."""
+"""Optimiser and learning-rate settings of voxel grids in nerfstudio's form, and what a change of stage does to them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nerfstudio.engine.optimizers import OptimizerConfig
+from nerfstudio.engine.optimizers import OptimizerConfig, Optimizers
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
+from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -56,3 +58,58 @@ class TenthEvery:
 
     def __call__(self, step: int) -> float:
         return 0.1 ** (step / self.decay_steps)
+
+
+def replace_parameters(optimizers: Optimizers, group: str, parameters: Sequence[Parameter]) -> None:
+    """Let the optimiser of a group update other parameters, with fresh moments and the schedule at its start.
+
+    Args:
+        optimizers: nerfstudio's optimisers of a run.
+        group: name of the parameter group.
+        parameters: what it updates from now on.
+    """
+    optimizer = optimizers.optimizers[group]
+    optimizers.parameters[group] = list(parameters)
+    optimizer.state.clear()
+    optimizer.param_groups[0]["params"] = list(parameters)
+    restart_schedule(optimizers, group)
+
+
+def restart_schedule(optimizers: Optimizers, group: str) -> None:
+    """Set the learning rate of a group back to its configured start."""
+    optimizer, initial = optimizers.optimizers[group], optimizers.config[group]["optimizer"].lr
+    for param_group in optimizer.param_groups:
+        param_group["lr"] = param_group["initial_lr"] = initial
+    if group in optimizers.schedulers:
+        # The same schedule object would go on counting; a new one starts at step 0.
+        scheduler_config = optimizers.config[group]["scheduler"]
+        optimizers.schedulers[group] = scheduler_config.setup().get_scheduler(optimizer=optimizer, lr_init=initial)
+
+
+def scale_learning_rate(optimizers: Optimizers, group: str, factor: float) -> None:
+    """Multiply the present and all later learning rates of a group; moments and schedule go on.
+
+    The change is part of the optimiser's and the scheduler's state, so it survives a checkpoint.
+    """
+    for param_group in optimizers.optimizers[group].param_groups:
+        param_group["lr"] *= factor
+        if "initial_lr" in param_group:
+            param_group["initial_lr"] *= factor
+    scheduler = optimizers.schedulers.get(group)
+    if scheduler is not None:
+        scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+        scheduler._last_lr = [rate * factor for rate in scheduler.get_last_lr()]
+
+
+def follow_decay(optimizers: Optimizers, group: str, decay_steps: int) -> None:
+    """Let the learning rate of a group fall from where it is, to a tenth every ``decay_steps`` steps.
+
+    Raises:
+        TypeError: the group's schedule is not a :class:`PerStepDecayConfig`, as which a checkpoint would restore it.
+    """
+    if not isinstance(optimizers.config[group]["scheduler"], PerStepDecayConfig):
+        raise TypeError(f"the schedule of {group} must be a PerStepDecayConfig")
+    optimizer = optimizers.optimizers[group]
+    for param_group in optimizer.param_groups:
+        param_group["initial_lr"] = param_group["lr"]
+    optimizers.schedulers[group] = LambdaLR(optimizer, TenthEvery(decay_steps))

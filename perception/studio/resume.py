@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +45,6 @@ def run_record(config: TrainerConfig, pipeline: VanillaPipeline) -> dict[str, An
     :func:`~perception.studio.scene.describe_parser`; ``scene``, see :func:`scene_record`.
     """
     model, manager = config.pipeline.model, config.pipeline.datamanager
-    schedule = getattr(model, "schedule", None)
     settings = {
         **_flat(model, "pipeline.model"),
         **_flat(manager, "pipeline.datamanager", without=FREE_OF_DATA),
@@ -56,7 +53,7 @@ def run_record(config: TrainerConfig, pipeline: VanillaPipeline) -> dict[str, An
     }
     return {
         "method": config.method_name,
-        "plan": [] if schedule is None else [[stage.name, stage.end - stage.start] for stage in schedule().stages],
+        "plan": [[stage.name, stage.end - stage.start] for stage in model.schedule().stages],
         "settings": settings,
         "parser": describe_parser(manager.dataparser, manager.data or manager.dataparser.data),
         "scene": scene_record(pipeline.datamanager) if isinstance(pipeline.datamanager, RayDataManager) else None,
@@ -67,15 +64,13 @@ def scene_record(manager: RayDataManager) -> dict[str, Any]:
     """What tells one scene from another: names (N) of the training images, ``poses`` (N, 3, 4), ``intrinsics`` (N, 6)
     as fx, fy, cx, cy, width, height, and a checksum (N,) of each image's pixels; the ``background`` (3,), the scene
     ``box`` (2, 3), and ``depths``, near and far."""
-    cameras, pixels = manager.train_dataset.cameras, manager.pixels
+    cameras = manager.train_dataset.cameras
     intrinsics = [getattr(cameras, name).reshape(-1, 1) for name in ("fx", "fy", "cx", "cy", "width", "height")]
-    bounds = pixels.first.tolist()
-    sums = [zlib.crc32(pixels.table[low:high].numpy()) for low, high in pairwise(bounds)]
     return {
         "names": [path.name for path in manager.train_dataset.image_filenames],
         "poses": cameras.camera_to_worlds.float().cpu(),
         "intrinsics": torch.cat(intrinsics, 1).float().cpu(),
-        "checksums": torch.tensor(sums),
+        "checksums": manager.pixels.checksums(),
         "background": manager.background,
         "box": manager.train_dataset.scene_box.aabb.float().cpu(),
         "depths": torch.tensor(manager.depth_range[:2], dtype=torch.float32),
@@ -184,7 +179,9 @@ def _is_free(name: str, model: Any, plan: list, step: int) -> bool:
     if prefix or not within:
         return name in FREE
     stage, _, setting = within.partition(".")
-    starts = {known.name: known.start for known in StageSchedule([tuple(entry) for entry in plan]).stages}
+    starts: dict[str, int] = {}
+    for known in StageSchedule([tuple(entry) for entry in plan]).stages:
+        starts.setdefault(known.name.partition(".")[0], known.start)  # the first of stages that share their settings
     to_come = starts.get(stage, 0) > step
     return within not in model.sizes and (within in model.free_on_resume or setting == "iters" or to_come)
 

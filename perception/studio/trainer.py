@@ -11,13 +11,16 @@ from pathlib import Path
 
 import torch
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import profiler
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from perception.engine.atomic import output_folder
 from perception.engine.memory import keep_freed_memory
 from perception.studio.checkpoints import check_folder_for_evaluation, chosen_checkpoint, load_training_checkpoint
 from perception.studio.errors import SceneError, one_sentence
+from perception.studio.options import check_options
 from perception.studio.resume import check_resumable, check_stage, run_record
+from perception.studio.training_run import Iteration
 
 
 @dataclass
@@ -33,6 +36,7 @@ class StudioTrainerConfig(TrainerConfig):
         folder = self.get_base_dir()
         with one_sentence(), _no_empty_run(folder, self.output_dir):
             self.settle_device()
+            check_options(self)
             output_folder(folder)
             try:
                 super().save_config()
@@ -83,6 +87,7 @@ class StudioTrainer(Trainer):
     def setup(self, test_mode: str = "val") -> None:
         """Build the pipeline and load the checkpoint that the run continues from."""
         with one_sentence(), _no_empty_run(self.base_dir, self.config.output_dir):
+            check_options(self.config)
             self._settle_end()
             self.config.pipeline.datamanager.scene_use = self.config.pipeline.model.scene_use()
             self._resumed_from = chosen_checkpoint(self.config)
@@ -92,14 +97,12 @@ class StudioTrainer(Trainer):
         """Stop at the end of the last stage at the latest."""
         if self.config.max_num_iterations < 1:
             raise SceneError(f"--max-num-iterations must be at least 1, not {self.config.max_num_iterations}")
-        schedule = getattr(self.config.pipeline.model, "schedule", None)
-        if schedule is None:
-            return
         try:
-            total = schedule().total_steps
+            schedule = self.config.pipeline.model.schedule()
         except ValueError as error:  # a stage without steps
             raise SceneError(f"{error} (--pipeline.model)") from None
-        self.config.max_num_iterations = min(self.config.max_num_iterations, total)
+        if schedule.stages:
+            self.config.max_num_iterations = min(self.config.max_num_iterations, schedule.total_steps)
 
     def _load_checkpoint(self) -> None:
         """Go on from a checkpoint, if one is named, its run is this one, and something is left to train."""
@@ -116,7 +119,7 @@ class StudioTrainer(Trainer):
         else:
             remark = f"{path} does not know its settings (an earlier version wrote it): only its stage is compared."
             stage = state["pipeline"].get("_model.stage")
-            if stage is not None and hasattr(model, "schedule"):
+            if stage is not None and model.schedule().stages:
                 check_stage(int(stage), model.schedule(), step, path)
         if remark:
             CONSOLE.log(remark)
@@ -142,6 +145,11 @@ class StudioTrainer(Trainer):
                 super().train()
         finally:
             self.config.max_num_iterations = end
+
+    @profiler.time_function
+    def train_iteration(self, step: int) -> Iteration:
+        """One step, by the stage of the model that it belongs to."""
+        return self.pipeline.model.stages.train_iteration()
 
     def save_checkpoint(self, step: int) -> None:
         """Write the state under a temporary name, rename it, then delete older ones if only the latest is kept.

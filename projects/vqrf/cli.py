@@ -74,7 +74,7 @@ def pack_run(args: argparse.Namespace) -> None:
 
 def show_info(args: argparse.Namespace) -> None:
     """`vqrf info`."""
-    from projects.vqrf import container
+    from projects.vqrf.file_format import container
 
     compressed = container.read(args.file)
     _print_parts(args.file)
@@ -106,7 +106,8 @@ def import_released(args: argparse.Namespace) -> None:
     import torch
 
     from perception.engine.atomic import replacing
-    from projects.vqrf import container, released
+    from projects.vqrf import released
+    from projects.vqrf.file_format import container
 
     shade = 1.0 if args.background == "white" else 0.0
     render = {"near": args.near, "far": args.far, "stepsize": args.stepsize, "background": [shade] * 3}

@@ -1,4 +1,5 @@
-"""The codebook: nearest codeword, and learning of codewords by running averages weighted with importance."""
+"""The codebook: nearest codeword, learning of codewords by running averages weighted with importance, and groups of
+voxels that share one."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.ops.nearest_codeword import nearest_codeword
+from projects.vqrf.pruning import VoxelClasses
 
 
 class Assignment(NamedTuple):
@@ -131,3 +133,39 @@ class VectorQuantizer(nn.Module):
             self.update(features[drawn], importance[drawn])
             if on_progress is not None:
                 on_progress(1)
+
+
+def group_indices(classes: VoxelClasses, codes: Tensor, codebook_size: int) -> Tensor:
+    """The group (V,) int64 that each voxel is averaged with: its codeword, or one of its own for a kept voxel.
+
+    Dropped voxels have the codeword nearest to them, which counts only where they are included on purpose.
+    """
+    groups = codes.clone()
+    groups[classes.keep] = codebook_size + torch.arange(int(classes.keep.sum()), device=codes.device)
+    return groups
+
+
+@torch.no_grad()
+def synchronise_groups(k0: Tensor, groups: Tensor, codebook: Tensor, non_prune: Tensor | None) -> None:
+    """Set the voxels of each codeword to their mean, and the codeword with them, in place (paper section 3.4).
+
+    A codeword thus moves by the average of its voxels' own training steps. Codewords without voxels stay.
+
+    Args:
+        k0: (V, C) features.
+        groups: (V,) from :func:`group_indices`.
+        codebook: (K, C).
+        non_prune: (V,) voxels that count and are set. ``None`` takes all, as the released code does: dropped voxels,
+            which hold 0, then pull codewords towards 0 and receive features again.
+    """
+    size = len(codebook)
+    member = groups < size
+    if non_prune is not None:
+        member &= non_prune
+    voxels = member.nonzero()[:, 0]
+    group, values = groups[voxels], k0[voxels]
+    count = torch.zeros(size, device=k0.device).index_add_(0, group, torch.ones_like(values[:, 0]))
+    total = torch.zeros_like(codebook).index_add_(0, group, values)
+    used = count > 0
+    codebook[used] = total[used] / count[used, None]
+    k0[voxels] = codebook[group]

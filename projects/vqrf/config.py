@@ -7,11 +7,12 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from perception.radiance.dvgo_settings import CoarseSettings, FineSettings
 from perception.studio.datamanager import RayDataManagerConfig
 from perception.studio.optimizers import MaskedAdamConfig, PerStepDecayConfig
 from perception.studio.trainer import StudioTrainerConfig
 from projects.vqrf.model import VqrfModelConfig
-from projects.vqrf.settings import CoarseSettings, CompressionSettings, FineSettings
+from projects.vqrf.settings import CompressionSettings
 
 RATES = {"density": 0.1, "k0": 0.1, "rgbnet": 1e-3}
 

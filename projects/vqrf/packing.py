@@ -10,7 +10,7 @@ from nerfstudio.data.scene_box import SceneBox
 from perception.engine.errors import UserError
 from perception.studio.checkpoints import latest_checkpoint, load_training_checkpoint, read_run
 from perception.studio.scene import describe_parser
-from projects.vqrf import container
+from projects.vqrf.file_format import container
 from projects.vqrf.model import COMPRESSION, GROUPS, VqrfModel
 
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from perception.engine.errors import UserError
 from perception.radiance.dvgo import DirectVoxGO
-from projects.vqrf.classes import VoxelClasses
-from projects.vqrf.compressed import CompressedGrids
+from projects.vqrf.compression import CompressedGrids
+from projects.vqrf.pruning import VoxelClasses
 from projects.vqrf.quantization import Int8Tensor
 
 PARTS = ("non_prune_density", "non_vq_grid", "non_prune_mask", "keep_mask", "vq_indexs", "codebook")

@@ -19,10 +19,10 @@ from perception.radiance.metrics import psnr, ssim
 from perception.studio.camera_paths import read_camera_path
 from perception.studio.datamanager import ray_range, unnormalised
 from perception.studio.evaluation import mean
+from perception.studio.progress import progress_bar
 from perception.studio.scene import scene_views
-from perception.studio.stages import progress_bar
-from projects.vqrf import container
-from projects.vqrf.decode import field_of
+from projects.vqrf.compression import field_of
+from projects.vqrf.file_format import container
 
 CHUNK = 8192  # rays rendered at once
 

@@ -10,8 +10,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 
 from perception.engine.atomic import replacing
-from projects.vqrf import container
-from projects.vqrf.compressed import CompressedGrids
+from projects.vqrf.compression import CompressedGrids
+from projects.vqrf.file_format import container
 
 FILE_NAME = "field.vqrf"
 REPORT_NAME = "compression.json"

@@ -12,8 +12,14 @@ from perception.engine.errors import UserError
 from perception.engine.memory import keep_freed_memory
 from perception.studio import model as studio_model
 from perception.studio.errors import SceneError, one_sentence
-from perception.studio.optimizers import MaskedAdamConfig, PerStepDecayConfig
-from perception.studio.stages import StageSchedule, replace_parameters, restart_schedule, scale_learning_rate
+from perception.studio.optimizers import (
+    MaskedAdamConfig,
+    PerStepDecayConfig,
+    replace_parameters,
+    restart_schedule,
+    scale_learning_rate,
+)
+from perception.studio.stages import StageSchedule
 
 pytestmark = pytest.mark.xdist_group("nerfstudio")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from torch import Tensor
 from torch.nn import Parameter, functional
@@ -16,7 +15,8 @@ from torch.nn import Parameter, functional
 from perception.studio.datamanager import RayDataManagerConfig, unnormalised
 from perception.studio.model import RadianceModel, RadianceModelConfig
 from perception.studio.optimizers import MaskedAdamConfig, PerStepDecayConfig
-from perception.studio.stages import StageSchedule, replace_parameters, scale_learning_rate
+from perception.studio.samplers import PoolSamplerConfig
+from perception.studio.stages import Stage
 from perception.studio.trainer import StudioTrainer, StudioTrainerConfig
 
 SIDES = {"coarse": 6, "fine": 9, "polish": 9}  # voxels along each edge
@@ -26,14 +26,53 @@ STEPS = 20
 
 
 @dataclass
+class ToySettings:
+    """Settings of a stage."""
+
+    iters: int
+
+
+class CoarseStage(Stage["ToyModel", ToySettings]):
+    """The grid that the model was made with."""
+
+
+class FineStage(Stage["ToyModel", ToySettings]):
+    """A larger grid, trained on what is not transparent."""
+
+    def start(self, run):
+        model = run.model
+        model.changes.append((run.step, self.name))
+        grown = functional.interpolate(model.grid.detach(), size=[SIDES["fine"]] * 3, mode="trilinear")
+        model.grid = Parameter(grown)
+        run.restart("grid")
+        model.pool = (run.manager.pixels.table[:, 3] > 0).nonzero()[:, 0].int().to(model.device)
+        self.take_up(run)
+
+    def take_up(self, run):
+        run.manager.use(PoolSamplerConfig(), start=run.model.stages.stages[1].span.start, pixels=run.model.pool)
+
+
+class PolishStage(FineStage):
+    """The same at a lower rate."""
+
+    def start(self, run):
+        run.model.changes.append((run.step, self.name))
+        run.scale_rates(FACTOR, "grid")
+        self.take_up(run)
+
+
+@dataclass
 class ToyModelConfig(RadianceModelConfig):
-    """Settings of :class:`ToyModel`."""
+    """Settings of :class:`ToyModel`: the grid is new at step 8; the rate falls at step 15."""
 
     _target: type = field(default_factory=lambda: ToyModel)
+    coarse: ToySettings = field(default_factory=lambda: ToySettings(8))
+    fine: ToySettings = field(default_factory=lambda: ToySettings(7))
+    polish: ToySettings = field(default_factory=lambda: ToySettings(STEPS - 15))
 
-    def schedule(self) -> StageSchedule:
-        """The grid is new at step 8; the rate falls at step 15."""
-        return StageSchedule([("coarse", 8), ("fine", 7), ("polish", STEPS - 15)])
+    def stages(self) -> list[Stage]:
+        """Three."""
+        return [CoarseStage("coarse", self.coarse), FineStage("fine", self.fine), PolishStage("polish", self.polish)]
 
 
 class ToyModel(RadianceModel):
@@ -44,9 +83,7 @@ class ToyModel(RadianceModel):
         super().populate_modules()
         self.grid = Parameter(torch.zeros(1, 4, *[SIDES["coarse"]] * 3))
         self.scale = Parameter(torch.ones(1))
-        self.register_buffer("stage", torch.tensor(0))
         self.register_buffer("pool", torch.zeros(0, dtype=torch.int32))
-        self.schedule = self.config.schedule()
         self.changes: list[tuple[int, str]] = []
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
@@ -73,26 +110,6 @@ class ToyModel(RadianceModel):
     def get_loss_dict(self, outputs: dict, batch: dict, metrics_dict: dict | None = None) -> dict[str, Tensor]:
         """Squared error of the colours."""
         return {"rgb_loss": functional.mse_loss(outputs["rgb"], self.target(batch))}
-
-    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
-        """Changes of stage."""
-        self._run = attributes
-        return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._before_step)]
-
-    def _before_step(self, step: int) -> None:
-        stage, manager = self.schedule.at(step), self._run.pipeline.datamanager
-        if stage.index > int(self.stage):
-            self.changes.append((step, stage.name))
-            self.stage.fill_(stage.index)
-            if stage.name == "fine":
-                grown = functional.interpolate(self.grid.detach(), size=[SIDES["fine"]] * 3, mode="trilinear")
-                self.grid = Parameter(grown)
-                replace_parameters(self._run.optimizers, "grid", [self.grid])
-                self.pool = (manager.pixels.table[:, 3] > 0).nonzero()[:, 0].int().to(self.device)
-            else:
-                scale_learning_rate(self._run.optimizers, "grid", FACTOR)
-        if len(self.pool) and manager.pool_start is None:
-            manager.use_pool(self.pool, self.schedule.stages[1].start)
 
 
 def toy_config(data: Path, out: Path) -> StudioTrainerConfig:

@@ -3,10 +3,9 @@
 import torch
 
 from perception.radiance.dvgo import DirectVoxGO
-from projects.vqrf.classes import split_voxels
 from projects.vqrf.codebook import VectorQuantizer
-from projects.vqrf.compressed import CompressedGrids
-from projects.vqrf.decode import compress_field
+from projects.vqrf.compression import CompressedGrids, compress_field
+from projects.vqrf.pruning import split_voxels
 
 RENDER = {"near": 0.5, "far": 6.0, "stepsize": 0.5, "background": [1.0, 1.0, 1.0], "dataparser": None}
 

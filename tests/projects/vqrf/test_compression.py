@@ -6,16 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from perception.geometry.rays import pixel_rays
 from perception.ops.trilinear import trilinear_scatter
-from projects.vqrf.classes import VoxelClasses, importance_threshold, split_voxels
-from projects.vqrf.codebook import VectorQuantizer
-from projects.vqrf.compressed import decode_grids, group_indices, synchronise_groups
-from projects.vqrf.decode import Scales, compress_field, field_of, load_into
-from projects.vqrf.importance import importance_scores
+from perception.radiance.dvgo import DirectVoxGO
+from projects.vqrf.codebook import VectorQuantizer, group_indices, synchronise_groups
+from projects.vqrf.compression import Scales, compress_field, decode_grids, field_of, load_into
+from projects.vqrf.pruning import VoxelClasses, importance_scores, importance_threshold, split_voxels
 from projects.vqrf.quantization import quantize_int8
 from tests.projects.vqrf.cases import RENDER, compressed_field, fine_field
 
-REFERENCE = torch.load(Path(__file__).parents[2] / "data/reference/vqrf/vq_ema.pt", weights_only=True)
+RECORDED = Path(__file__).parents[2] / "data/reference/vqrf"
+REFERENCE = torch.load(RECORDED / "vq_ema.pt", weights_only=True)
+IMPORTANCE = torch.load(RECORDED / "importance_prune.pt", weights_only=True)
 
 
 def test_codebook_learns_as_recorded():
@@ -136,6 +138,36 @@ def test_importance_is_the_sum_of_splatted_weights():
     inside = corners.weight.sum(1) > 1 - 1e-5
     torch.testing.assert_close(scores.sum(), weights[inside].sum() + (corners.weight.sum(1) * weights)[~inside].sum())
     assert float(scores.sum()) == pytest.approx(float(weights.sum()), rel=0.05)
+
+
+def recorded_scores() -> torch.Tensor:
+    """Scores (V,) of the recorded field and its four cameras."""
+    meta, inputs, state = IMPORTANCE["meta"], IMPORTANCE["inputs"], IMPORTANCE["state_dict"]
+    field = DirectVoxGO(**meta["ctor"], align_corners=False)
+    missing, unexpected = field.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(name.startswith(("k0.grid", "rgbnet.")) for name in missing)  # colours do not matter
+    views = []
+    for number, pose in enumerate(inputs["c2w"]):
+        rays_o, rays_d = (rays.reshape(-1, 3) for rays in pixel_rays(9, 9, inputs["K"].float(), pose))
+        views.append((number, rays_o, rays_d, rays_d / rays_d.norm(dim=-1, keepdim=True)))
+    return importance_scores(field, views, near=meta["render_kwargs"]["near"], stepsize=0.5)
+
+
+def test_importance_is_as_recorded():
+    """Samples that rendering leaves out do not count: with them 1728 voxels would remain."""
+    scores, expected = recorded_scores(), IMPORTANCE["outputs"]["importance"].flatten()
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
+    assert int(split_voxels(scores, 0.999, 0.6).non_prune.sum()) == 1719
+
+
+@pytest.mark.parametrize("case", IMPORTANCE["outputs"]["masks"])
+def test_classes_are_as_recorded(case):
+    prune, keep = (float(share) for share in case.removeprefix("prune").split("_include"))
+    classes, expected = split_voxels(recorded_scores(), prune, keep), IMPORTANCE["outputs"]["masks"][case]
+    assert torch.equal(classes.non_prune, expected["non_prune"])
+    # At a share of 0 the released code keeps the last voxel of the grid.
+    assert torch.equal(classes.keep, expected["keep"] if keep else torch.zeros_like(expected["keep"]))
 
 
 def naive_groups(k0, groups, codebook, counted):

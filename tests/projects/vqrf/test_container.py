@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from perception.engine.errors import UserError
-from projects.vqrf import container
-from projects.vqrf.decode import field_of
-from projects.vqrf.neighbours import decode_codes, decode_differences, encode_codes, encode_differences
-from projects.vqrf.parts import BYTE_CODERS, PARTS, RANS_FORMS, decode_part, encode_part
+from projects.vqrf.compression import field_of
+from projects.vqrf.file_format import container
+from projects.vqrf.file_format.neighbours import decode_codes, decode_differences, encode_codes, encode_differences
+from projects.vqrf.file_format.parts import BYTE_CODERS, PARTS, RANS_FORMS, decode_part, encode_part
 from tests.projects.vqrf.cases import compressed_field
 
 
@@ -52,7 +52,7 @@ def test_every_coder_restores_its_part(part):
         context[name] = values[name]
     best, data, sizes = encode_part(part, values[part], context)
     assert len(data) == min(sizes.values()) == sizes[best]
-    from projects.vqrf.parts import RAW_FORM
+    from projects.vqrf.file_format.parts import RAW_FORM
 
     for coder, (pack, _) in BYTE_CODERS.items():
         coded = pack(RAW_FORM[part][0](values[part], context))
@@ -66,7 +66,7 @@ def test_another_process_renders_the_same_pixels(tmp_path):
     container.write(tmp_path / "field.vqrf", compressed)
     program = (
         "import sys, torch; from pathlib import Path\n"
-        "from projects.vqrf import container; from projects.vqrf.decode import field_of\n"
+        "from projects.vqrf.file_format import container; from projects.vqrf.compression import field_of\n"
         "torch.set_num_threads(1)\n"
         "field = field_of(container.read(Path(sys.argv[1]))); rays = torch.load(sys.argv[2], weights_only=True)\n"
         "torch.save(field(*rays, near=0.5)['rgb_marched'].detach(), sys.argv[3])\n"

@@ -21,12 +21,12 @@ from perception.studio import devices
 from perception.studio.errors import SceneError
 from perception.studio.evaluation import measure_split
 from perception.studio.nsvf_dataparser import NSVFDataParserConfig
-from projects.vqrf import cli, container
-from projects.vqrf.classes import split_voxels
+from projects.vqrf import cli
+from projects.vqrf.compression import field_of, load_into
 from projects.vqrf.config import vqrf, vqrf_tiny
-from projects.vqrf.decode import field_of, load_into
-from projects.vqrf.importance import importance_scores
+from projects.vqrf.file_format import container
 from projects.vqrf.packing import load_model
+from projects.vqrf.pruning import importance_scores, split_voxels
 from projects.vqrf.rendering import render_dataset
 from tests.projects.vqrf.runs import make_trainer, printed, small_config, train
 
@@ -297,13 +297,14 @@ def test_learns_and_loses_little(tmp_path):
     finished = make_trainer(config)
     model = finished.pipeline.model
     quantised: dict[str, float] = {}
-    start = model._start_compression
+    last = model.stages.stages[-1]
+    start = last.start
 
-    def start_and_measure(stage):
-        start(stage)
+    def start_and_measure(run):
+        start(run)
         quantised.update(measure_split(finished.pipeline, "test"))
 
-    model._start_compression = start_and_measure
+    last.start = start_and_measure
     finished.train()
     report = json.loads((finished.base_dir / "compression.json").read_text())
     assert fine > 24

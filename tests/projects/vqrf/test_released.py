@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from perception.engine.errors import UserError
-from projects.vqrf import cli, container, released
-from projects.vqrf.decode import field_of
+from projects.vqrf import cli, released
+from projects.vqrf.compression import field_of
+from projects.vqrf.file_format import container
 from projects.vqrf.rendering import load_field
 from tests.projects.vqrf.cases import compressed_field, fine_field
 

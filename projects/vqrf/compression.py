@@ -1,7 +1,8 @@
-"""From a field to its compressed form and back."""
+"""A compressed field in memory, what a file holds; from a field to it and back (paper sections 3.3 to 3.5)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -9,9 +10,32 @@ from torch import Tensor
 
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.grids import dilate
-from projects.vqrf.classes import VoxelClasses
-from projects.vqrf.compressed import CompressedGrids, decode_grids
-from projects.vqrf.quantization import quantize_int8
+from projects.vqrf.pruning import VoxelClasses
+from projects.vqrf.quantization import Int8Tensor, quantize_int8
+
+
+@dataclass(frozen=True)
+class CompressedGrids:
+    """Everything that is needed to render a compressed field. V voxels in (x, y, z) order, C features, K codewords."""
+
+    world_size: tuple[int, int, int]
+    xyz_min: Tensor  # (3,) float32
+    xyz_max: Tensor  # (3,) float32
+    act_shift: float
+    field_kwargs: dict[str, Any]  # arguments of DirectVoxGO besides the box, JSON values
+    render: dict[str, Any]  # near, far, stepsize, background: JSON values
+    non_prune: Tensor  # (V,) bool
+    keep: Tensor  # (V,) bool
+    density: Int8Tensor  # (number of non_prune,)
+    kept: Int8Tensor  # (number of keep, C)
+    codes: Tensor  # (number of non_prune and not keep,) int64
+    codebook: Tensor  # (K, C) float16
+    rgbnet: dict[str, Tensor]  # float16, by the names within ``rgbnet``
+
+    @property
+    def classes(self) -> VoxelClasses:
+        """Which voxels are dropped, quantised or kept."""
+        return VoxelClasses(self.non_prune, self.keep)
 
 
 class Scales(NamedTuple):
@@ -89,3 +113,14 @@ def field_of(compressed: CompressedGrids) -> DirectVoxGO:
         raise ValueError(f"a grid of {compressed.world_size} voxels does not fit its box: {field.world_size} expected")
     load_into(field, compressed)
     return field
+
+
+def decode_grids(compressed: CompressedGrids) -> tuple[Tensor, Tensor]:
+    """The grids that it stands for: density (V,) and features (V, C) float32, 0 where voxels are dropped."""
+    classes, codebook = compressed.classes, compressed.codebook.float()
+    density = torch.zeros(len(classes.keep))
+    density[classes.non_prune] = compressed.density.dequantize()
+    k0 = torch.zeros(len(classes.keep), codebook.shape[1])
+    k0[classes.vq] = codebook[compressed.codes]
+    k0[classes.keep] = compressed.kept.dequantize()
+    return density, k0

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from perception.radiance.entropy_coding import CorruptStream, decode, encode
 from perception.radiance.octree_coding import decode_mask, encode_mask, neighbour_counts
-from projects.vqrf.neighbours import (
+from projects.vqrf.file_format.neighbours import (
     decode_codes,
     decode_differences,
     encode_codes,

@@ -24,8 +24,8 @@ from torch import Tensor
 from perception.engine.atomic import replacing
 from perception.engine.errors import UserError
 from perception.radiance.entropy_coding import CorruptStream
-from projects.vqrf.compressed import CompressedGrids
-from projects.vqrf.parts import PARTS, Context, decode_part, encode_part, raw_size
+from projects.vqrf.compression import CompressedGrids
+from projects.vqrf.file_format.parts import PARTS, Context, decode_part, encode_part, raw_size
 from projects.vqrf.quantization import Int8Tensor
 
 SIGNATURE = b"\x89VQRF\r\n\x1a"
