@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +15,10 @@ import numpy as np
 from perception.datasets.images import orientation_of_file
 from perception.datasets.windows import Window
 from perception.inference.images.bands import choose_bands
+from perception.inference.images.overviews import NO_AVERAGES, agree
 from perception.inference.images.sample import Georeference, GroundControl
 from perception.inference.images.tones import SampleFacts, Shift, choose_tones
-from perception.inference.images.windowed import ByRows, DamagedError, last_line
+from perception.inference.images.windowed import DamagedError, InBlocks, Raster, last_line, reduced_size
 from perception.inference.reading import Refused
 from perception.inference.scan import Source
 
@@ -26,6 +28,8 @@ _REFERRING = ("VRT", "GTI", "STACIT", "STACTA", "WCS", "WMS", "WMTS", "OGCAPI", 
 _CACHE_MB = 64
 # Of larger images, so many windows of this size along each axis show what samples there are.
 _WINDOWS, _WINDOW = 8, 128
+# Samples of a band that are averaged at a time, about; at least one row of blocks is.
+_BAND_SAMPLES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def open_gdal(source: Source, options: SampleOptions) -> GdalRaster | Refused | 
     return raster
 
 
-class GdalRaster(ByRows):
+class GdalRaster(InBlocks):
     """See :class:`perception.inference.images.windowed.Raster`.
 
     Pixels without data (nodata value, mask band, transparent, not a number) are black, except in 8-bit images.
@@ -81,6 +85,7 @@ class GdalRaster(ByRows):
 
     def __init__(self, source: Source, options: SampleOptions) -> None:
         super().__init__()
+        self._path = source.path
         with gdal() as rasterio:
             self._file = rasterio.open(source.path)
         try:
@@ -96,8 +101,7 @@ class GdalRaster(ByRows):
         except BaseException:
             self._file.close()
             raise
-        # Where a block is as wide as the image, windows side by side would decode it again and again.
-        self._striped = self._file.block_shapes[0][1] >= self.width
+        self.striped = self._file.block_shapes[0][1] >= self.width
         self.plain = (
             isinstance(self._tones, Shift)
             and self._kind == np.uint8
@@ -106,16 +110,32 @@ class GdalRaster(ByRows):
         )
         self._place()
 
-    def read(self, window: Window) -> np.ndarray:
-        if self._striped:
-            return super().read(window)
-        self._last = self._channels(window)
-        return self._last[..., :3]
+    def reopened(self, **options: str) -> GdalRaster:
+        again = copy.copy(self)
+        InBlocks.__init__(again)
+        with gdal() as rasterio:
+            try:
+                again._file = rasterio.open(self._path, **options)
+            except rasterio.errors.RasterioIOError as error:
+                raise DamagedError(f"damaged: {last_line(str(error.__cause__ or error))}") from error
+        return again
 
-    def valid(self, window: Window) -> np.ndarray | None:
-        if not self._masked:
-            return None
-        return super().valid(window) if self._striped else self._last[..., 3] > 0
+    def reduced(self, factor: int) -> Raster:
+        """See :meth:`Raster.reduced`. Samples are averaged, as far as they are data, before they become 8-bit pixels;
+        overviews that the file has are used, if they are averages.
+        """
+        if self._colours is not None:  # samples are indices
+            return super().reduced(factor)
+        full, remark = self.reopened(), ""
+        overviews = self._file.overviews(self._bands[0])
+        if overviews:
+            plain = self.reopened(OVERVIEW_LEVEL="NONE")
+            by_overview, anew = (_Averages(one, overviews[0]) for one in (full, plain))
+            unused = plain
+            if not agree(by_overview, anew):
+                full, unused, remark = plain, full, NO_AVERAGES
+            unused.close()
+        return _Averages(full, factor, remark)
 
     def close(self) -> None:
         self._file.close()
@@ -191,11 +211,7 @@ class GdalRaster(ByRows):
             found.append(samples[:, self._valid(part, samples)])
         return list(np.concatenate(found, 1))
 
-    def _read_rows(self, top: int, count: int) -> np.ndarray:
-        return self._channels(Window(0, top, self.width, count))
-
     def _channels(self, window: Window, factor: int = 1) -> np.ndarray:
-        """uint8 (height, width, 3), or with a fourth channel that is 0 where there is no data."""
         samples = self._samples(window, factor)
         if self._colours is not None:
             pixels = self._colours[samples[0]]
@@ -264,6 +280,40 @@ class GdalRaster(ByRows):
         elif points:
             places = tuple((point.col, point.row, point.x, point.y, point.z or 0.0) for point in points)
             self.ground_control = GroundControl(_name_of(points_crs) if points_crs else None, places)
+
+
+class _Averages(InBlocks):
+    """A raster whose pixels are made from averages of blocks of samples.
+
+    Args:
+        full: belongs to this object.
+        factor: of the reduction.
+        remark: see `Raster`.
+    """
+
+    def __init__(self, full: GdalRaster, factor: int, remark: str = "") -> None:
+        super().__init__()
+        self._full, self._factor, self.remark = full, factor, remark
+        self.striped = full.striped
+        self.width, self.height = reduced_size(full.width, full.height, factor)
+
+    def reopened(self) -> _Averages:
+        return _Averages(self._full.reopened(), self._factor, self.remark)
+
+    def close(self) -> None:
+        self._full.close()
+
+    def _channels(self, window: Window) -> np.ndarray:
+        factor, full = self._factor, self._full
+        left, top = window.left * factor, window.top * factor
+        width = min(window.width * factor, full.width - left)
+        at_once = max(1, _BAND_SAMPLES // (width * factor))
+        bands = []
+        for start in range(0, window.height, at_once):
+            rows = min(at_once, window.height - start) * factor
+            first = top + start * factor
+            bands.append(full._channels(Window(left, first, width, min(rows, full.height - first)), factor))
+        return np.concatenate(bands)
 
 
 def _name_of(crs: Any) -> str:

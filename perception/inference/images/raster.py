@@ -13,8 +13,10 @@ Colours, bit depths and orientations are treated as in `perception.datasets.imag
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import warnings
+from collections.abc import Callable
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -27,7 +29,7 @@ from perception.datasets.images import FORMATS, UnreadableImageError, open_image
 from perception.datasets.windows import ImageWindows, WholeImage, Window
 from perception.inference.images.decoding import FULL_PIXELS, decode
 from perception.inference.images.gdal_raster import NO_OPTIONS, GdalRaster, SampleOptions, open_gdal
-from perception.inference.images.windowed import ByRows, DamagedError, Raster, last_line
+from perception.inference.images.windowed import ByRows, DamagedError, Raster, ReducedRows, last_line, reduced_size
 from perception.inference.reading import Refused
 from perception.inference.scan import Source
 
@@ -35,6 +37,7 @@ from perception.inference.scan import Source
 _FOR_VIPS = (".avif", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp")
 _LOADERS = ("gifload", "heifload", "jp2kload", "jpegload", "pngload", "ppmload", "tiffload", "webpload")
 _ROWS_AT_ONCE = 64
+_JPEG_BLOCK = 8  # pixels along a side
 
 NEEDS_GDAL = "--range and --bands need rasterio, which cannot read it or is not installed"
 
@@ -150,6 +153,9 @@ class _PillowRaster(Raster):
     def read(self, window: Window) -> np.ndarray:
         return self._pixels[window.top : window.bottom, window.left : window.right]
 
+    def reopened(self) -> _PillowRaster:
+        return _PillowRaster(self._pixels)
+
     def close(self) -> None:
         del self._pixels
 
@@ -158,7 +164,6 @@ class _VipsRaster(ByRows):
     def __init__(self, source: Source) -> None:
         import pyvips
 
-        super().__init__()
         options = dict(fail_on="error")
         image = pyvips.Image.new_from_file(str(source.path), access="sequential", **options)
         # By its content a file may be a drawing or a document, which untiled images are not either.
@@ -168,15 +173,39 @@ class _VipsRaster(ByRows):
         kind = _not_by_rows(source.path)
         if kind is not None and image.width * image.height > FULL_PIXELS:
             _say_not_by_rows(kind)
-        if turned or kind is not None:
+        self._source, self._in_turn = source, not turned and kind is None
+        self._eighths = self._in_turn and image.get("vips-loader") == "jpegload"
+        if not self._in_turn:
             # Rows do not come in turn: libvips keeps the pixels of large images in a temporary file.
             image = pyvips.Image.new_from_file(str(source.path), access="random", **options).autorot()
-        # One region for all rows: libvips would read ahead, with several threads, if it were asked for an image.
-        self._region = pyvips.Region.new(_as_rgb(image))
-        self.width, self.height = image.width, image.height
+        self._open(_as_rgb(image))
+
+    def reopened(self) -> _VipsRaster:
+        if self._in_turn:
+            return _opened_again(lambda: _VipsRaster(self._source))
+        # What was decoded is shared.
+        again = copy.copy(self)
+        again._open(self._image)
+        return again
+
+    def reduced(self, factor: int) -> Raster:
+        if not self._eighths or factor % _JPEG_BLOCK:
+            return super().reduced(factor)
+        eighth = _opened_again(lambda: _EighthOfJpeg(self._source, self.width, self.height))
+        return eighth if factor == _JPEG_BLOCK else ReducedRows(eighth, factor // _JPEG_BLOCK)
 
     def close(self) -> None:
-        del self._region
+        del self._region, self._image
+
+    def _open(self, image: Any) -> None:
+        """Begins at the top of an image of three bands."""
+        import pyvips
+
+        ByRows.__init__(self)
+        self._image = image
+        # One region for all rows: libvips would read ahead, with several threads, if it were asked for an image.
+        self._region = pyvips.Region.new(image)
+        self.width, self.height = image.width, image.height
 
     def _read_rows(self, top: int, count: int) -> np.ndarray:
         import pyvips
@@ -190,6 +219,39 @@ class _VipsRaster(ByRows):
         except pyvips.Error as error:
             raise DamagedError(f"damaged: {last_line(error.detail)}") from error
         return rows
+
+
+class _EighthOfJpeg(_VipsRaster):
+    """A JPEG, reduced by eight as it is decoded: of each block of its code only the mean is computed.
+
+    For smaller factors the decoder gives something else than means.
+
+    Args:
+        source: the file, whose rows come in turn.
+        width, height: of the image itself.
+    """
+
+    def __init__(self, source: Source, width: int, height: int) -> None:
+        import pyvips
+
+        image = pyvips.Image.new_from_file(str(source.path), access="sequential", fail_on="error", shrink=_JPEG_BLOCK)
+        self._source, self._full_size = source, (width, height)
+        self._in_turn, self._eighths = True, False
+        # Blocks at the right and lower edge may reach beyond the image.
+        self._open(_as_rgb(image).crop(0, 0, *reduced_size(width, height, _JPEG_BLOCK)))
+
+    def reopened(self) -> _EighthOfJpeg:
+        return _opened_again(lambda: _EighthOfJpeg(self._source, *self._full_size))
+
+
+def _opened_again(build: Callable[[], _VipsRaster]) -> Any:
+    """A raster of a file that could be opened before."""
+    import pyvips
+
+    try:
+        return build()
+    except pyvips.Error as error:
+        raise DamagedError(f"damaged: {last_line(error.detail)}") from error
 
 
 def _not_by_rows(path: Path) -> str | None:
