@@ -10,6 +10,7 @@ import math
 
 from torch import Tensor, nn
 
+from perception.layers.blocks import FeedForward, SelfAttention
 from perception.layers.deformable_attention import MultiScaleDeformableAttention
 from perception.layers.position_encoding import sine_features
 
@@ -26,33 +27,6 @@ def proposal_position_embedding(proposals: Tensor, num_feats: int, temperature: 
     """
     positions = proposals.float().sigmoid() * 2 * math.pi
     return sine_features(positions, num_feats, temperature).flatten(2)
-
-
-class FeedForward(nn.Module):
-    """Linear, ReLU, Linear, plus the input."""
-
-    def __init__(self, embed_dims: int, feedforward_channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Sequential(nn.Linear(embed_dims, feedforward_channels), nn.ReLU(inplace=True)),
-            nn.Linear(feedforward_channels, embed_dims),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention whose queries and keys carry a position, plus the input."""
-
-    def __init__(self, embed_dims: int, num_heads: int) -> None:
-        super().__init__()
-        self.attn = nn.MultiheadAttention(embed_dims, num_heads, batch_first=True)
-
-    def forward(self, x: Tensor, position: Tensor, attn_mask: Tensor | None) -> Tensor:
-        """x, position: (B, Q, C); attn_mask: (Q, Q) bool, True where attention is blocked."""
-        positioned = x + position
-        return x + self.attn(positioned, positioned, x, attn_mask=attn_mask, need_weights=False)[0]
 
 
 class EncoderLayer(nn.Module):

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
+
+from perception.layers.distributed import mean_over_ranks
 
 from .matching import RankDetrMatcher, Target, iou_and_giou
 from .transformer import RankDetrOutput
@@ -197,10 +198,7 @@ class RankDetrCriterion(nn.Module):
     def _num_boxes(targets: Sequence[Target]) -> Tensor:
         """Mean number of targets per process, at least 1."""
         count = torch.tensor(float(sum(len(t["labels"]) for t in targets)), device=targets[0]["labels"].device)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(count)
-            count = count / dist.get_world_size()
-        return count.clamp(min=1)
+        return mean_over_ranks(count).clamp(min=1)
 
     def _weight(self, name: str) -> float:
         return next(weight for prefix, weight in self.weights.items() if name.startswith(prefix))
