@@ -1,7 +1,7 @@
 """The attentions of BEVFormer (arXiv 2203.17270, sections 3.3 and 3.4) and of its decoder with groups of queries.
 
-Notation: B batch, N cameras, Q queries, S tokens of one camera over all levels, C channels, V levels, H heads, P points,
-D points of a pillar. Tensors are batch-first.
+Notation: B batch, N cameras, Q queries, S tokens of one camera over all levels, C channels, V levels, H heads, P
+points, D points of a pillar. Tensors are batch-first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The encoder: cells of the bird's-eye view gather from themselves and from the images (arXiv 2203.17270, section 3.2)."""
+"""The encoder: cells seen from above gather from each other and from the images (arXiv 2203.17270, section 3.2)."""
 
 from __future__ import annotations
 

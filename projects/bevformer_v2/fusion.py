@@ -64,7 +64,9 @@ def fill_missing(views: Sequence[Tensor | None], current: int, present: Tensor |
         T views. What fills in for another carries no gradient.
     """
     filled = list(views)
-    towards_now = [(t, t + 1) for t in range(current - 1, -1, -1)] + [(t, t - 1) for t in range(current + 1, len(views))]
+    towards_now = [(t, t + 1) for t in range(current - 1, -1, -1)] + [
+        (t, t - 1) for t in range(current + 1, len(views))
+    ]
     for t, nearer in towards_now:
         view, stand_in = filled[t], filled[nearer].detach()
         if view is None:

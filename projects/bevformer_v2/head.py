@@ -16,7 +16,7 @@ from perception.layers.inverse_sigmoid import inverse_sigmoid
 from .coder import Detections, best_boxes
 from .decoder import REFERENCE_EPS
 from .points import Rig
-from .proposals import Proposals, ProposalQueries
+from .proposals import ProposalQueries, Proposals
 from .transformer import BEVTransformer
 
 CODE_SIZE = 10
@@ -162,9 +162,7 @@ class BEVFormerHead(nn.Module):
         pairs = zip(output.logits[-1], output.codes[-1])
         return [best_boxes(logits, codes, center_range, max_boxes) for logits, codes in pairs]
 
-    def _object_queries(
-        self, batch: int, groups: int, proposals: Proposals | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _object_queries(self, batch: int, groups: int, proposals: Proposals | None) -> tuple[Tensor, Tensor, Tensor]:
         """Content, position and reference (B, groups * Q, ...) of the decoder's queries."""
         position, content = self.query_embedding.weight[: groups * self.num_queries].chunk(2, -1)
         reference = self.transformer.reference_points(position).float().sigmoid()

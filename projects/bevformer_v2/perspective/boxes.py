@@ -1,7 +1,7 @@
 """3D boxes in a camera's frame, as the perspective head predicts them (DD3D, arXiv 2108.06417, section 3).
 
-The camera's frame is x right, y down, z forward, metres. A box's own x runs along its length, y along its width, z along
-its height. Quaternions are (w, x, y, z); sizes (w, l, h). Notation: n boxes.
+The camera's frame is x right, y down, z forward, metres. A box's own x runs along its length, y along its width, z
+along its height. Quaternions are (w, x, y, z); sizes (w, l, h). Notation: n boxes.
 """
 
 from __future__ import annotations

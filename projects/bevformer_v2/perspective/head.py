@@ -173,7 +173,9 @@ class NuscenesDD3D(nn.Module):
     def _predict(self, feat: Tensor, level: int) -> tuple[Tensor, ...]:
         """The fields of :class:`PerspectiveOutput` for one level."""
         flat, solid = self.fcos2d_head, self.fcos3d_head
-        cls, box2d, box3d = (_climb(tower, feat, level) for tower in (flat.cls_tower, flat.box2d_tower, solid.box3d_tower))
+        cls, box2d, box3d = (
+            _climb(tower, feat, level) for tower in (flat.cls_tower, flat.box2d_tower, solid.box3d_tower)
+        )
         return (
             flat.cls_logits(cls),
             F.relu(flat.scales_box2d_reg[level](flat.box2d_reg(box2d))),
