@@ -29,6 +29,7 @@ FAMILIES: dict[str, str] = {
     "harbours": "aerial scenes with ships, planes, vehicles and tanks: rotated boxes in DOTA format",
     "bridges": "large aerial scenes with rivers and bridges of every length: rotated boxes in DOTA format",
     "cities": "towns from above and from the street: panoramas and satellite tiles in the layout of VIGOR",
+    "driving": "streets with traffic: images of camera rigs, LiDAR and boxes in the formats of nuScenes and KITTI",
     "radiance": "solids seen from all around: RGBA views, exact depth and normals, in Blender and other layouts",
 }
 """Name of each family (its module in this package) and what it holds, in one line."""
