@@ -32,6 +32,12 @@ RUN_BY = {
     "python tools/make_demo_data.py shapes": "tests/datasets/test_shapes.py::test_command_line_makes_the_same_files",
     "python tools/make_demo_data.py regions": "tests/test_documented_commands.py::test_regions_are_made",
     "python tools/make_demo_data.py cities": "tests/test_documented_commands.py::test_cities_are_made",
+    "python tools/train.py configs/adaformer.py": (
+        "tests/projects/adaformer/test_training.py::test_tools_train_and_test"
+    ),
+    "python tools/test.py configs/adaformer.py": (
+        "tests/projects/adaformer/test_training.py::test_tools_train_and_test"
+    ),
     "python tools/train.py configs/unifygeo.py": (
         "tests/projects/unifygeo/test_training.py::test_tools_train_and_test_the_demo"
     ),

@@ -16,6 +16,7 @@ from perception.datasets.checks.built import look_at_built
 from perception.datasets.checks.coco import look_at_coco
 from perception.datasets.checks.coco_facts import CocoFacts, coco_facts
 from perception.datasets.checks.config import DataSet, data_sets, require_files
+from perception.datasets.checks.examined import Examined
 from perception.datasets.checks.files import SAMPLE
 from perception.datasets.checks.report import Findings, Report, Section, some
 from perception.datasets.checks.sheet import draw_sheet
@@ -126,11 +127,19 @@ def draw_sheets(cfg: Config, splits: tuple[str, ...], folder: Path) -> Iterator[
         names.append(dataset.split)
         number = names.count(dataset.split)
         path = folder / (f"{dataset.split}.jpg" if number == 1 else f"{dataset.split}_{number}.jpg")
-        if draw_sheet(dataset, path):
+        examined = issubclass(dataset.kind, Examined)
+        if dataset.kind.draw(dataset.cfg, path) if examined else draw_sheet(dataset, path):
             yield path
 
 
 def _look(dataset: DataSet, limit: int) -> tuple[Section, list[str]]:
+    if issubclass(dataset.kind, Examined):
+        section = Section(dataset.split)
+        try:
+            dataset.kind.examine(dataset.cfg, section, limit)
+        except UserError as error:
+            section.findings.error(str(error))
+        return section, []
     if not issubclass(dataset.kind, CocoDataset):
         return look_at_built(dataset, limit)
     section, facts = look_at_coco(dataset, limit)
