@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 MARGIN = 5  # pixels from the centre of a window to its edge
+BAND = 512  # rows of windows that are computed at once, since each takes some 60 bytes per channel and pixel
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
@@ -28,12 +29,22 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: the image is smaller than a window.
     """
+    if min(target.shape[:2]) < 2 * MARGIN + 1:
+        raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {tuple(target.shape[:2])}")
+    windows = target.shape[0] - 2 * MARGIN  # rows of them
+    total = 0.0
+    for first in range(0, windows, BAND):
+        rows = slice(first, min(first + BAND, windows) + 2 * MARGIN)
+        total += float(_ssim_map(prediction[rows], target[rows]).sum())
+    return prediction.new_tensor(total / (windows * (target.shape[1] - 2 * MARGIN) * target.shape[2]))
+
+
+def _ssim_map(prediction: Tensor, target: Tensor) -> Tensor:
+    """The index of each window, (1, C, H - 10, W - 10)."""
     # torchmetrics takes a second to import, and training does not need it.
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    if min(target.shape[:2]) < 2 * MARGIN + 1:
-        raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {tuple(target.shape[:2])}")
-    prediction, target = (image.movedim(-1, 0)[None] for image in (prediction, target))  # (1, C, H, W)
-    _, every = structural_similarity_index_measure(prediction, target, data_range=1.0, return_full_image=True)
+    pair = (image.movedim(-1, 0)[None] for image in (prediction, target))  # (1, C, H, W)
+    _, every = structural_similarity_index_measure(*pair, data_range=1.0, return_full_image=True)
     # The windows at the border are completed by reflection there, and do not count here.
-    return every[..., MARGIN:-MARGIN, MARGIN:-MARGIN].mean()
+    return every[..., MARGIN:-MARGIN, MARGIN:-MARGIN]

@@ -6,6 +6,7 @@ import torch
 from scipy.ndimage import correlate1d
 
 from perception.radiance.encodings import frequency_bands, positional_encoding
+from perception.radiance import metrics
 from perception.radiance.metrics import psnr, ssim
 from perception.radiance.total_variation import total_variation_add_grad
 
@@ -53,12 +54,14 @@ def reference_ssim(a: np.ndarray, b: np.ndarray) -> float:
     return float((luminance * (2 * cov + c2) / (var_a + var_b + c2)).mean())
 
 
-def test_metrics_equal_independent_ones():
+def test_metrics_equal_independent_ones(monkeypatch):
     rng = np.random.default_rng(0)
     a = rng.random((30, 41, 3))
     b = np.clip(a + rng.normal(0, 0.1, a.shape), -0.1, 1.2)
     first, second = torch.from_numpy(a), torch.from_numpy(b)
     assert float(psnr(second, first)) == pytest.approx(-10 * np.log10(((a - b) ** 2).mean()))
+    assert float(ssim(second, first)) == pytest.approx(reference_ssim(b, a), abs=1e-5)
+    monkeypatch.setattr(metrics, "BAND", 7)  # three bands, the last one smaller
     assert float(ssim(second, first)) == pytest.approx(reference_ssim(b, a), abs=1e-5)
     with pytest.raises(ValueError, match="11"):
         ssim(first[:8], second[:8])
