@@ -19,6 +19,7 @@ from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.dvgo_settings import CoarseSettings, FineSettings
 from perception.radiance.grids import MaskGrid
 from perception.radiance.sampling import sample_rays
+from perception.radiance.voxel_field import VoxelField
 
 ViewRays = tuple[int, Tensor, Tensor, Tensor]
 Views = Iterable[ViewRays]
@@ -198,7 +199,7 @@ def rays_that_hit(field: DirectVoxGO, views: Views, *, near: float, stepsize: fl
     return torch.cat(hits)
 
 
-def put_around_parameters(new: DirectVoxGO, old: DirectVoxGO) -> None:
+def put_around_parameters(new: VoxelField, old: VoxelField) -> None:
     """Let a field hold the grids' parameter objects of another one, with its own values: optimisers hold them, too."""
     for grid, held in ((new.density, old.density.grid), (new.k0, old.k0.grid)):
         held.data = grid.grid.data.to(held.device)

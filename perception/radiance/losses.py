@@ -49,10 +49,20 @@ def dvgo_losses(
     """
     losses = {"rgb_loss": F.mse_loss(outputs.rgb_marched, target)}
     if weight_entropy_last:
-        clear = outputs.alphainv_last.clamp(1e-6, 1 - 1e-6)
-        entropy = -(clear * clear.log() + (1 - clear) * (1 - clear).log()).mean()
-        losses["entropy_loss"] = weight_entropy_last * entropy
+        losses["entropy_loss"] = weight_entropy_last * background_entropy(outputs.alphainv_last)
     if weight_rgbper:
-        error = (outputs.raw_rgb - target[outputs.ray_id]).square().sum(-1)  # (M,)
-        losses["rgbper_loss"] = weight_rgbper * (outputs.weights.detach() * error).sum() / len(target)
+        losses["rgbper_loss"] = weight_rgbper * sample_colour_error(outputs, target)
     return losses
+
+
+def background_entropy(alphainv_last: Tensor) -> Tensor:
+    """Mean entropy of the background's share (N,) in rays: small where they are either opaque or clear."""
+    clear = alphainv_last.clamp(1e-6, 1 - 1e-6)
+    return -(clear * clear.log() + (1 - clear) * (1 - clear).log()).mean()
+
+
+def sample_colour_error(outputs: RenderedSamples, target: Tensor) -> Tensor:
+    """Squared colour error of samples against the colours (N, 3) of their rays, weighted by their share without a
+    gradient to that, summed over channels and samples and divided by N."""
+    error = (outputs.raw_rgb - target[outputs.ray_id]).square().sum(-1)  # (M,)
+    return (outputs.weights.detach() * error).sum() / len(target)

@@ -32,7 +32,7 @@ def released_field(
         ValueError: settings and tensors do not fit together, or are of a kind that is not known.
     """
     forward_facing = "act_shift.grid" in state
-    read, make = (_mpi_kwargs, DirectMPIGO) if forward_facing else (_voxel_kwargs, DirectVoxGO)
+    read, make = (_mpi_kwargs, DirectMPIGO) if forward_facing else (voxel_kwargs, DirectVoxGO)
     try:
         _refuse_unknown(model_kwargs)
         box = [torch.as_tensor(model_kwargs[name], dtype=torch.float32).reshape(3) for name in ("xyz_min", "xyz_max")]
@@ -43,6 +43,20 @@ def released_field(
         reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ValueError(f"the checkpoint's settings and tensors do not fit: {reason}") from None
     return field
+
+
+def voxel_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of :class:`DirectVoxGO`, besides the box, that released ``model_kwargs`` stand for.
+
+    Raises:
+        KeyError: one that has no default is missing.
+        TypeError, ValueError: one is not a number.
+    """
+    return _chosen(
+        kwargs,
+        {"num_voxels": int, "num_voxels_base": int, "alpha_init": float, "fast_color_thres": float},
+        {"rgbnet_dim": 0, "rgbnet_direct": True, "rgbnet_depth": 3, "rgbnet_width": 128, "viewbase_pe": 4},
+    )
 
 
 def released_kwargs(field: DirectVoxGO | DirectMPIGO) -> dict[str, Any]:
@@ -63,14 +77,6 @@ def _refuse_unknown(kwargs: Mapping[str, Any]) -> None:
     for name, known in {**dict.fromkeys(GRIDS, "DenseGrid"), "mode_type": "mlp"}.items():
         if (value := kwargs.get(name, known)) != known:
             raise ValueError(f"its {name} is {value}, and only {known} is known")
-
-
-def _voxel_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return _chosen(
-        kwargs,
-        {"num_voxels": int, "num_voxels_base": int, "alpha_init": float, "fast_color_thres": float},
-        {"rgbnet_dim": 0, "rgbnet_direct": True, "rgbnet_depth": 3, "rgbnet_width": 128, "viewbase_pe": 4},
-    )
 
 
 def _mpi_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,15 +134,11 @@ class DvgoModel(RadianceModel):
 
     # Rendering
 
-    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
-        """Render rays (N): ``rgb`` (N, 3), ``accumulation`` (N, 1), ``depth`` (N, 1) in scene units along the ray, and
-        that of the scene's far end where no more than half of a ray is stopped.
-
-        Rays that say where they begin and end (those of a crop, or of a mesh's texture) show what lies between, others
-        what lies beyond ``near``. In training the typed rendering as well.
-        """
+    def render(self, ray_bundle: RayBundle) -> DvgoRendering:
+        """Render rays (N). Rays that say where they begin and end (those of a crop, or of a mesh's texture) show what
+        lies between, others what lies beyond ``near``."""
         rays_o, rays_d, viewdirs = unnormalised(ray_bundle)
-        rendering = self.field(
+        return self.field(
             rays_o,
             rays_d,
             viewdirs,
@@ -150,12 +146,21 @@ class DvgoModel(RadianceModel):
             bg=self.shown_background(),
             stepsize=self.config.stepsize,
         )
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
+        """``rgb`` (N, 3) of rays, and what :meth:`shape_of` makes of them; in training the typed rendering as well."""
+        rendering = self.render(ray_bundle)
+        outputs = {"rgb": rendering.rgb_marched, **self.shape_of(rendering, ray_bundle)}
+        return {**outputs, RENDERING: rendering} if self.training else outputs
+
+    def shape_of(self, rendering: DvgoRendering, ray_bundle: RayBundle) -> dict[str, Tensor]:
+        """``accumulation`` (N, 1) of rendered rays, and ``depth`` (N, 1) in scene units along them: that of the scene's
+        far end where no more than half of a ray is stopped."""
         opacity = 1 - rendering.alphainv_last.detach()
         # What carves a mesh out of depths needs to know where rays pass by.
-        beyond = self.depth_range[1] * rays_d.norm(dim=-1)
+        beyond = self.depth_range[1] * unnormalised(ray_bundle)[1].norm(dim=-1)
         depth = torch.where(opacity > OPAQUE, rendering.distance / opacity.clamp(min=1e-6), beyond)
-        outputs = {"rgb": rendering.rgb_marched, "accumulation": opacity[:, None], "depth": depth[:, None]}
-        return {**outputs, RENDERING: rendering} if self.training else outputs
+        return {"accumulation": opacity[:, None], "depth": depth[:, None]}
 
     def get_loss_dict(self, outputs: dict, batch: dict, metrics_dict: dict | None = None) -> dict[str, Tensor]:
         """The losses of the present stage."""

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from perception.engine.errors import UserError
 from perception.radiance.dvgo import DirectVoxGO
+from perception.radiance.released import released_field, voxel_kwargs
 from projects.vqrf.compression import CompressedGrids
 from projects.vqrf.pruning import VoxelClasses
 from projects.vqrf.quantization import Int8Tensor
@@ -86,23 +87,14 @@ def checkpoint_field(content: dict[str, Any]) -> DirectVoxGO:
     Raises:
         ReleasedFileError: its settings and its tensors do not fit together.
     """
-    kwargs, state = content["model_kwargs"], content["model_state_dict"]
+    state = {name: value for name, value in content["model_state_dict"].items() if not name.startswith("vq.")}
     try:
-        field = DirectVoxGO(_vector(kwargs["xyz_min"]), _vector(kwargs["xyz_max"]), **field_kwargs(kwargs))
-        field.set_mask(state["mask_cache.mask"].bool())
-        field.load_state_dict({name: value for name, value in state.items() if not name.startswith("vq.")})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ReleasedFileError(f"the checkpoint's settings and tensors do not fit: {_first_line(error)}") from None
+        field = released_field(content["model_kwargs"], state, align_corners=ALIGN_CORNERS)
+    except ValueError as error:
+        raise ReleasedFileError(str(error)) from None
+    if not isinstance(field, DirectVoxGO):
+        raise ReleasedFileError("the checkpoint is of a forward-facing scene, which the method has no field for")
     return field
-
-
-def field_kwargs(model_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of DirectVoxGO, besides the box, that released ``model_kwargs`` stand for."""
-    defaults = {"rgbnet_direct": True, "rgbnet_depth": 3, "rgbnet_width": 128, "viewbase_pe": 4, "rgbnet_dim": 0}
-    kinds = {"alpha_init": float, "fast_color_thres": float, "rgbnet_direct": bool}
-    names = ("num_voxels", "num_voxels_base", "alpha_init", "fast_color_thres", *defaults)
-    values = {name: model_kwargs.get(name, defaults.get(name)) for name in names}
-    return {name: kinds.get(name, int)(value) for name, value in values.items()} | {"align_corners": ALIGN_CORNERS}
 
 
 def _assemble(arrays: dict[str, np.ndarray], rgbnet: Any, metadata: Any, render: dict[str, Any]) -> CompressedGrids:
@@ -118,7 +110,7 @@ def _assemble(arrays: dict[str, np.ndarray], rgbnet: Any, metadata: Any, render:
         xyz_min=_vector(state["xyz_min"]),
         xyz_max=_vector(state["xyz_max"]),
         act_shift=float(state["act_shift"]),
-        field_kwargs=field_kwargs(kwargs),
+        field_kwargs=voxel_kwargs(kwargs) | {"align_corners": ALIGN_CORNERS},
         render=render,
         non_prune=non_prune,
         keep=keep,
