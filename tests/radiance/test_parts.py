@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from perception.radiance.encodings import frequency_bands, positional_encoding
 from perception.radiance import metrics
+from perception.radiance.encodings import frequency_bands, positional_encoding
 from perception.radiance.metrics import psnr, ssim
 from perception.radiance.total_variation import total_variation_add_grad
 
