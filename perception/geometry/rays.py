@@ -1,7 +1,9 @@
-"""Rays through the pixels of a pinhole camera."""
+"""Rays through the pixels of a pinhole camera, and the normalised device coordinates of forward-facing scenes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -52,3 +54,90 @@ def pixel_rays(
         raise ValueError(f"convention must be 'opengl' or 'opencv', not {convention!r}")
     rays_d = local @ c2w[:3, :3].T  # (H, W, 3): rotated by the pose
     return c2w[:3, 3].expand_as(rays_d), rays_d
+
+
+@dataclass(frozen=True)
+class NDC:
+    """Normalised device coordinates: what lies before a camera at the origin that looks along -z, from its near plane to
+    infinity, mapped to a box.
+
+    A world point (x, y, z), OpenGL axes, z <= -near, goes to ``(-x_scale x / z, -y_scale y / z, 1 + 2 near / z)``: the
+    sides of the camera's image to -1 and 1, its near plane to z' = -1, infinity to z' = 1. Straight lines stay straight.
+    The constants belong to a scene, not to one of its cameras: training, evaluation, paths and export share one object.
+
+    Source: appendix C of NeRF (Mildenhall et al., ECCV 2020); 4K-NeRF takes its near plane at 1.
+
+    Example:
+        >>> ndc = NDC.of_camera(fx=50.0, fy=50.0, width=100, height=50)
+        >>> ndc.points(torch.tensor([[0.0, 0.0, -1.0], [2.0, -1.0, -2.0]]))
+        tensor([[ 0., -0., -1.],
+                [ 1., -1.,  0.]])
+    """
+
+    x_scale: float
+    """2 fx / width."""
+    y_scale: float
+    """2 fy / height."""
+    near: float = 1.0
+    """Distance of the near plane, in world units."""
+
+    def __post_init__(self):
+        if not (self.x_scale > 0 and self.y_scale > 0 and self.near > 0):
+            raise ValueError(f"scales and near must be positive, got {self.x_scale}, {self.y_scale} and {self.near}")
+
+    @classmethod
+    def of_camera(cls, fx: float, fy: float, width: int, height: int, near: float = 1.0) -> NDC:
+        """Of a camera with these focal lengths and this image size in pixels; its principal point counts as the centre."""
+        return cls(2 * fx / width, 2 * fy / height, near)
+
+    def rays(self, rays_o: Tensor, rays_d: Tensor) -> tuple[Tensor, Tensor]:
+        """Rays in these coordinates: they start on the near plane, and parameters 0 to 1 reach to infinity.
+
+        Viewing directions for a colour network are those *before* this.
+
+        Args:
+            rays_o, rays_d: (..., 3) origins and directions of any length in the world, which point towards -z.
+
+        Returns:
+            ``rays_o`` and ``rays_d`` (..., 3); directions are not normalised.
+        """
+        start = rays_o + (-(self.near + rays_o[..., 2:]) / rays_d[..., 2:]) * rays_d
+        x, y, z = start.unbind(-1)
+        dx, dy, dz = rays_d.unbind(-1)
+        origins = torch.stack([-self.x_scale * x / z, -self.y_scale * y / z, 1 + 2 * self.near / z], -1)
+        directions = torch.stack(
+            [-self.x_scale * (dx / dz - x / z), -self.y_scale * (dy / dz - y / z), -2 * self.near / z], -1
+        )
+        return origins, directions
+
+    def points(self, world: Tensor) -> Tensor:
+        """World points (..., 3) before the near plane in these coordinates."""
+        x, y, z = world.unbind(-1)
+        return torch.stack([-self.x_scale * x / z, -self.y_scale * y / z, 1 + 2 * self.near / z], -1)
+
+    def world(self, points: Tensor) -> Tensor:
+        """The inverse of :meth:`points`; z' = 1, which is infinity, gives infinite numbers."""
+        x, y, z = points.unbind(-1)
+        depth = 2 * self.near / (z - 1)
+        return torch.stack([-x * depth / self.x_scale, -y * depth / self.y_scale, depth], -1)
+
+    def box(self, rays: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+        """The smallest box (2, 3), in these coordinates, around all rays from the near plane to infinity.
+
+        As the map is a projective one, the rays through the four corners of each image give the box of all its rays.
+
+        Args:
+            rays: pairs of origins and directions (..., 3) in the world, in batches of any size.
+
+        Raises:
+            ValueError: there are no rays.
+        """
+        ends = []
+        for rays_o, rays_d in rays:
+            origins, directions = (part.reshape(-1, 3) for part in self.rays(rays_o, rays_d))
+            both = torch.cat([origins, origins + directions])
+            ends.append(torch.stack([both.amin(0), both.amax(0)]))
+        if not ends:
+            raise ValueError("a box of rays needs at least one ray")
+        corners = torch.stack(ends)
+        return torch.stack([corners[:, 0].amin(0), corners[:, 1].amax(0)])

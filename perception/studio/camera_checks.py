@@ -16,6 +16,7 @@ from perception.studio.depth_range import (
     camera_axes,
     camera_extent,
     common_point,
+    corner_rays,
     depths_of_common_point,
     surrounding_range,
 )
@@ -25,6 +26,9 @@ from perception.studio.transforms import check_pose
 
 MIN_SHARE_FACING = 0.9  # of the cameras that must look towards the common point of an inward-facing scene
 SQUARE_TOLERANCE = 0.1  # of the logarithm of the focal lengths' ratio
+MOST_ASIDE = 80.0  # degrees off -z, beyond which a ray becomes useless in normalised device coordinates
+MOST_SPREAD = 90.0  # degrees between two viewing directions of a forward-facing scene
+NDC_NEAR = 1.0  # distance of the near plane, as of the methods that use these coordinates
 MIN_SHARE_INSIDE = 0.5  # of the cameras whose near and far must enclose what they look at
 ADVICE = "this method needs a bounded scene that the cameras surround (an object, or images masked to one)"
 
@@ -82,6 +86,34 @@ def check_inward_facing(cameras: Cameras) -> None:
         )
     if share < MIN_SHARE_FACING:
         raise SceneError(f"the cameras look away from each other, as in an unbounded scene: {ADVICE}")
+
+
+def check_forward_facing(cameras: Cameras, names: Sequence[Path]) -> None:
+    """Raise unless all cameras look along -z and stand before the near plane of normalised device coordinates.
+
+    Raises:
+        SceneError: they do not; the sentence says by how much.
+    """
+    positions, forward = camera_axes(cameras)
+    advice = "normalised device coordinates (NDC) need a forward-facing scene"
+    widest = math.degrees(math.acos(min(1.0, max(-1.0, float((forward @ forward.T).min())))))
+    if widest > MOST_SPREAD:
+        raise SceneError(
+            f"the viewing directions span {widest:.0f} degrees: {advice}; use a method for bounded scenes instead"
+        )
+    rays = torch.nn.functional.normalize(corner_rays(cameras), dim=-1)
+    aside = torch.rad2deg((-rays[..., 2]).clamp(-1, 1).acos()).amax(1)
+    if bool((aside > MOST_ASIDE).any()):
+        worst = int(aside.argmax())
+        raise SceneError(
+            f"{names[worst]} sees up to {float(aside[worst]):.0f} degrees aside of -z: {advice} whose cameras look along "
+            "-z, as `llff-data` puts them"
+        )
+    beyond = [name for name, place in zip(names, positions[:, 2].tolist()) if place <= -NDC_NEAR]
+    if beyond:
+        raise SceneError(
+            counted([f"{name} stands behind the near plane at z = -1: {advice} in front of all cameras" for name in beyond])
+        )
 
 
 def check_depth_range(cameras: Cameras, depths: DepthRange, findings: Findings) -> None:

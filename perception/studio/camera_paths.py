@@ -1,7 +1,9 @@
-"""Camera paths that nerfstudio's viewer exports: everything they state is used or refused."""
+"""Camera paths as nerfstudio's viewer exports them: of a file, everything that it states is used or refused."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.scene_box import OrientedBox
 from torch import Tensor
 
+from perception.engine.atomic import replacing
 from perception.studio.errors import SceneError
 from perception.studio.transforms import check_pose, is_number, read_json
 
@@ -70,6 +73,33 @@ def read_camera_path(path: Path) -> CameraPath:
     right_type, axis = STEREO[kind]
     right = replace(cameras, camera_type=torch.full_like(cameras.camera_type, right_type.value))
     return CameraPath((cameras, right), axis, crop, background)
+
+
+def write_camera_path(path: Path, cameras: Cameras, seconds: float) -> None:
+    """Write perspective cameras (F) of one size as a path that `ns-render camera-path` and :func:`read_camera_path` read.
+
+    The format knows square pixels and a principal point in the image's centre only.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    height, width = int(cameras.height[0]), int(cameras.width[0])
+    frames = []
+    for pose, focal in zip(cameras.camera_to_worlds.tolist(), cameras.fy.reshape(-1).tolist()):
+        matrix = [number for row in (*pose, [0.0, 0.0, 0.0, 1.0]) for number in row]
+        angle = math.degrees(2 * math.atan(0.5 * height / focal))
+        frames.append({"camera_to_world": matrix, "fov": angle, "aspect": width / height})
+    content = {
+        "camera_type": "perspective",
+        "render_height": height,
+        "render_width": width,
+        "fps": len(frames) / seconds,
+        "seconds": seconds,
+        "is_cycle": True,
+        "camera_path": frames,
+    }
+    with replacing(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def _side(content: dict[str, Any], name: str, path: Path) -> int:

@@ -33,6 +33,22 @@ def camera_axes(cameras: Cameras) -> tuple[Tensor, Tensor]:
     return poses[:, :3, 3], torch.nn.functional.normalize(-poses[:, :3, 2], dim=-1)
 
 
+def corner_rays(cameras: Cameras) -> Tensor:
+    """Directions (N, 4, 3) through the corners of each image, once around it, in the scene's frame and in double
+    precision; they have length 1 along the viewing axis. Lenses count as pinholes.
+    """
+    poses = cameras.camera_to_worlds.reshape(-1, *cameras.camera_to_worlds.shape[-2:]).double().cpu()
+    fx, fy, cx, cy, width, height = (
+        part.double().cpu().reshape(-1)
+        for part in (cameras.fx, cameras.fy, cameras.cx, cameras.cy, cameras.width, cameras.height)
+    )
+    corners = [
+        torch.stack([(across * width - cx) / fx, -(down * height - cy) / fy, -torch.ones_like(fx)], -1)
+        for across, down in ((0, 0), (1, 0), (1, 1), (0, 1))
+    ]
+    return torch.stack(corners, 1) @ poses[:, :, :3].transpose(1, 2)
+
+
 def common_point(positions: Tensor, forward: Tensor) -> Tensor | None:
     """The point (3,) nearest to all viewing axes in the least-squares sense.
 

@@ -18,6 +18,7 @@ from perception.studio.blender_dataparser import StatedBlender
 from perception.studio.colmap_dataparser import StatedColmap
 from perception.studio.errors import SceneError
 from perception.studio.instant_ngp_dataparser import StatedInstantNGP
+from perception.studio.llff_dataparser import LLFFDataParserConfig
 from perception.studio.nerfstudio_dataparser import StatedNerfstudio
 from perception.studio.nsvf_dataparser import NSVFDataParserConfig
 from perception.studio.transforms import check_folder
@@ -34,6 +35,7 @@ LAYOUTS = {
     "blender-data": ("transforms_train.json",),
     "nerfstudio-data": ("transforms.json",),
     "nsvf-data": ("intrinsics.txt", "pose", "rgb"),
+    "llff-data": ("poses_bounds.npy",),  # released scenes hold a COLMAP model as well
     "colmap": ("colmap",),
     "colmap --colmap-path sparse/0": ("sparse/0",),
 }
@@ -44,6 +46,7 @@ CONFIGS: dict[type[DataParserConfig], str] = {
     NerfstudioDataParserConfig: "nerfstudio-data",
     InstantNGPDataParserConfig: "instant-ngp-data",
     NSVFDataParserConfig: "nsvf-data",
+    LLFFDataParserConfig: "llff-data",
     ColmapDataParserConfig: "colmap",
 }
 """Names of data parsers on the command line."""

@@ -16,12 +16,14 @@ from torch import Tensor
 from perception.studio.camera_checks import (
     check_cameras,
     check_depth_range,
+    check_forward_facing,
     check_inward_facing,
     check_projections,
 )
 from perception.studio.depth_range import DepthRange, depths_of_common_point, find_depth_range, spread
 from perception.studio.findings import Findings
 from perception.studio.image_checks import check_colours, check_images
+from perception.studio.image_pairs import KEY, HighResolution, check_pairs
 from perception.studio.parsers import SceneReader
 
 
@@ -39,6 +41,8 @@ class SceneUse:
     """Whether the cameras must surround a bounded scene."""
     bounds_rays: bool = False
     """Whether near and far, which then must fit the scene, bound the rays."""
+    ndc: bool = False
+    """Whether rays become normalised device coordinates, for which all cameras must look along -z."""
 
 
 PLAIN_USE = SceneUse()
@@ -62,7 +66,7 @@ class SceneReport:
             sizes = {tuple(size) for size in torch.cat([outputs.cameras.width, outputs.cameras.height], -1).tolist()}
             shown = " x ".join(map(str, sizes.pop())) if len(sizes) == 1 else f"{len(sizes)} sizes"
             masks = "" if outputs.mask_filenames is None else ", masked"
-            lines.append(f"  {split}: images of {shown} pixels, {_focal(outputs)}{masks}")
+            lines.append(f"  {split}: images of {shown} pixels, {_focal(outputs)}{masks}{_pairing(outputs)}")
         if "train" in self.splits:
             ahead = depths_of_common_point(self.splits["train"].cameras)
             if ahead is not None:
@@ -109,10 +113,13 @@ def check_scene(
         with findings.collecting():
             outputs = report.splits[split] = reader.get_dataparser_outputs(split)
             check_cameras(outputs.cameras, outputs.image_filenames)
+            if use.ndc:
+                check_forward_facing(outputs.cameras, outputs.image_filenames)
             check_projections(outputs.cameras, outputs.image_filenames, findings)
             _check_repeated(split, outputs, findings)
             if read_images:
                 check_images(outputs, config, need_alpha, findings)
+                check_pairs(outputs, findings)
     _check_leaks(report)
     train = report.splits.get("train")
     if train is None or findings.errors:
@@ -158,6 +165,13 @@ def _background_remedy(config: DataParserConfig) -> str:
     if getattr(config, "alpha_color", None) is not None:
         return "to make them alike, add --alpha-color {0} after the data parser's name"
     return "to make them alike, add --pipeline.datamanager.background {0} before the data parser's name"
+
+
+def _pairing(outputs: DataparserOutputs) -> str:
+    pairs: HighResolution | None = outputs.metadata.get(KEY)
+    if pairs is None:
+        return ""
+    return f", paired with ones {pairs.scale} times larger in {pairs.image_filenames[0].parent.name}"
 
 
 def _focal(outputs: DataparserOutputs) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from nerfstudio.cameras.cameras import Cameras
 
 from perception.engine.atomic import replacing
-from perception.studio.depth_range import camera_axes, common_point
+from perception.studio.depth_range import camera_axes, common_point, corner_rays
 from perception.studio.scene_checks import SceneReport
 
 COLOURS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green"}
@@ -61,17 +61,8 @@ def draw_scene(report: SceneReport, path: Path) -> None:
 
 def frustum_segments(cameras: Cameras, length: float) -> np.ndarray:
     """Edges (S, 2, 3) of the pyramids from the cameras to a depth of ``length``, in the scene's frame."""
-    poses = cameras.camera_to_worlds.double().numpy()  # (N, 3, 4)
-    columns = [part.reshape(-1).double().numpy() for part in (cameras.fx, cameras.fy, cameras.cx, cameras.cy)]
-    fx, fy, cx, cy = columns
-    width, height = (part.reshape(-1).double().numpy() for part in (cameras.width, cameras.height))
-    corners = [
-        np.stack([(across * width - cx) / fx, -(down * height - cy) / fy, -np.ones_like(fx)], -1)
-        for across, down in ((0, 0), (1, 0), (1, 1), (0, 1))
-    ]
-    local = length * np.stack(corners, 1)  # (N, 4, 3)
-    ends = np.einsum("nij,nkj->nki", poses[:, :, :3], local) + poses[:, None, :, 3]
-    apex = np.broadcast_to(poses[:, None, :, 3], ends.shape)
+    ends = cameras.camera_to_worlds.double().numpy()[:, None, :, 3] + length * corner_rays(cameras).numpy()  # (N, 4, 3)
+    apex = np.broadcast_to(_positions(cameras)[:, None], ends.shape)
     sides, rim = np.stack([apex, ends], 2), np.stack([ends, np.roll(ends, -1, 1)], 2)  # (N, 4, 2, 3)
     return np.concatenate([sides, rim], 1).reshape(-1, 2, 3)
 

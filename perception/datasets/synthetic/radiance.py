@@ -19,7 +19,7 @@ from PIL import Image
 from perception.datasets.synthetic import textures
 from perception.datasets.synthetic.folder import Recipe, Summary, publish
 from perception.datasets.synthetic.radiance_layouts import LAYOUTS, View
-from perception.datasets.synthetic.raycasting import PATTERNS, Box, Scene, Sphere, Texture
+from perception.datasets.synthetic.raycasting import Box, Scene, Sphere, Texture, camera_rays, pixel_places
 
 EXAMPLE = "python tools/make_demo_data.py radiance --out data/demo/radiance"
 
@@ -30,6 +30,7 @@ CAMERA_ANGLE_X = 0.6911112  # horizontal field of view in radians, that of the s
 SAMPLES_PER_SIDE = 3  # of a pixel
 SLAB_HALF = (0.85, 0.85, 0.04)
 FLOOR = -0.5  # height of the slab's upper face
+KINDS = ("plain", "stripes", "rings", "checks", "gradient")  # of textures that objects have
 ELEVATION = (np.radians(8), np.radians(70))  # of cameras above the horizon
 
 
@@ -90,7 +91,7 @@ def sample_scene(rng: np.random.Generator, num_objects: int) -> Scene:
 def _draw_solid(rng: np.random.Generator, x: float, y: float, size: float) -> Sphere | Box:
     first = textures.vivid_colour(rng)
     second = textures.from_hsv(rng.uniform(), rng.uniform(0.2, 0.7), rng.uniform(0.75, 1.0))
-    kind = list(PATTERNS)[rng.integers(len(PATTERNS))]
+    kind = KINDS[rng.integers(len(KINDS))]
     texture = Texture(kind, first, second, size * rng.uniform(0.8, 1.2))
     if rng.uniform() < 0.5:
         return Sphere((x, y, FLOOR + size), size, texture)
@@ -137,28 +138,13 @@ def look_at_origin(direction: np.ndarray) -> np.ndarray:
 
 
 def rays(pose: np.ndarray, size: int, focal: float, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rays through points of all pixels.
-
-    Args:
-        pose: (4, 4) camera-to-world, OpenGL axes.
-        size: height and width in pixels.
-        focal: focal length in pixels.
-        offsets: (S, 2) places within a pixel, in [0, 1).
-
-    Returns:
-        Origins and directions (size * size * S, 3); directions are 1 long along the viewing axis.
-    """
-    row, column = np.mgrid[:size, :size].reshape(2, -1, 1)
-    right = (column + offsets[:, 0] - size / 2) / focal  # (pixels, S)
-    up = -(row + offsets[:, 1] - size / 2) / focal
-    directions = np.stack([right, up, -np.ones_like(right)], -1).reshape(-1, 3) @ pose[:3, :3].T
-    return np.broadcast_to(pose[:3, 3], directions.shape), directions
+    """Rays through points of all pixels of a square image; see :func:`~.raycasting.camera_rays`."""
+    return camera_rays(pose, (size, size), focal, offsets)
 
 
 def render(scene: Scene, pose: np.ndarray, size: int, focal: float) -> Rendering:
     """Cast rays through every pixel of a view: 3 x 3 for colour and alpha, the centre for depth and normals."""
-    places = (np.arange(SAMPLES_PER_SIDE) + 0.5) / SAMPLES_PER_SIDE
-    offsets = np.stack(np.meshgrid(places, places, indexing="xy"), -1).reshape(-1, 2)
+    offsets = pixel_places(SAMPLES_PER_SIDE)
     hits = scene.cast(*rays(pose, size, focal, offsets))
     covered = np.isfinite(hits.parameter).reshape(size, size, -1)  # (H, W, samples)
     colour = hits.colours.reshape(size, size, -1, 3).sum(2) / np.maximum(covered.sum(2), 1)[..., None]

@@ -152,12 +152,47 @@ class Colmap:
         (self.model / "images.txt").write_text("".join(self.lines))
 
 
+class LLFF:
+    """`poses_bounds.npy` and `images/*.png` of all views, training views first."""
+
+    def __init__(self, folder: Path, size: int, focal: float, bounds: np.ndarray):
+        self.folder, self.size, self.focal = folder, size, focal
+        self.corners = np.stack(np.meshgrid(*bounds.T, indexing="ij"), -1).reshape(-1, 3)
+        self.rows: list[np.ndarray] = []
+
+    def add(self, view: View) -> Path:
+        """Note a view; its image belongs at the path that is returned."""
+        depths = (view.pose[:3, 3] - self.corners) @ view.pose[:3, 2]
+        near_and_far = np.array([depths.min(), depths.max()])
+        self.rows.append(llff_row(view.pose, (self.size, self.size), self.focal, near_and_far))
+        return self.folder / "images" / f"image_{len(self.rows) - 1:03d}.png"
+
+    def finish(self) -> None:
+        """Write what lists all views."""
+        np.save(self.folder / "poses_bounds.npy", np.stack(self.rows))
+
+
+def llff_row(pose: np.ndarray, size: tuple[int, int], focal: float, bounds: np.ndarray) -> np.ndarray:
+    """The row (17,) of `poses_bounds.npy` for a camera.
+
+    Args:
+        pose: (4, 4) camera-to-world, OpenGL axes; the file has the axes down, right, backwards.
+        size: width and height in pixels.
+        focal: in pixels.
+        bounds: smallest and largest depth that it sees.
+    """
+    right, up, back, place = pose[:3].T
+    matrix = np.stack([-up, right, back, place, np.array([size[1], size[0], focal])], -1)  # (3, 5)
+    return np.concatenate([matrix.reshape(-1), bounds])
+
+
 LAYOUTS: dict[str, type[Layout]] = {
     "blender": Blender,
     "nsvf": NSVF,
     "tanks": Tanks,
     "nerfstudio": Nerfstudio,
     "colmap": Colmap,
+    "llff": LLFF,
 }
 
 

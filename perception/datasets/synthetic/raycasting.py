@@ -38,12 +38,28 @@ def _wave(x: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * np.tanh(4 * np.sin(2 * np.pi * x))
 
 
+def _zone_plate(right: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Rings that become finer outwards: at a distance r from the middle there are r of them in a unit."""
+    return 0.5 + 0.5 * np.cos(np.pi * (right**2 + up**2))
+
+
+def _mosaic(right: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Square cells that are on or off without order."""
+    cell = np.floor(right).astype(np.int64) * 73_856_093 ^ np.floor(up).astype(np.int64) * 19_349_663
+    return ((cell ^ cell >> 7) % 5 < 2).astype(np.float64)
+
+
 PATTERNS = {
     "plain": lambda p: np.zeros(len(p)),
     "stripes": lambda p: _wave(p[:, 2]),
     "rings": lambda p: _wave(np.hypot(p[:, 0], p[:, 1])),
     "checks": lambda p: 0.5 + 0.5 * (2 * _wave(p[:, 0]) - 1) * (2 * _wave(p[:, 1]) - 1),
     "gradient": lambda p: np.clip(0.5 + 0.5 * p[:, 2], 0, 1),
+    # Of upright faces, over the solid's x and height.
+    "zone plate": lambda p: _zone_plate(p[:, 0], p[:, 2]),
+    "mosaic": lambda p: _mosaic(p[:, 0], p[:, 2]),
+    "hatching": lambda p: _wave(p[:, 0] + p[:, 2]),
+    "bars": lambda p: _wave(p[:, 0]),
 }
 
 
@@ -158,6 +174,34 @@ def _place(centre: Colour, place: Sequence[float], angle: float) -> Colour:
     return (place[0] + cos * x - sin * y, place[1] + sin * x + cos * y, place[2] + z)
 
 
+def camera_rays(
+    pose: np.ndarray, size: tuple[int, int], focal: float, offsets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rays through points of all pixels.
+
+    Args:
+        pose: (4, 4) camera-to-world, OpenGL axes.
+        size: width and height in pixels.
+        focal: focal length in pixels; the principal point is the image's centre.
+        offsets: (S, 2) places within a pixel, right and down, in [0, 1).
+
+    Returns:
+        Origins and directions (height * width * S, 3); directions are 1 long along the viewing axis.
+    """
+    width, height = size
+    row, column = np.mgrid[:height, :width].reshape(2, -1, 1)
+    right = (column + offsets[:, 0] - width / 2) / focal  # (pixels, S)
+    up = -(row + offsets[:, 1] - height / 2) / focal
+    directions = np.stack([right, up, -np.ones_like(right)], -1).reshape(-1, 3) @ pose[:3, :3].T
+    return np.broadcast_to(pose[:3, 3], directions.shape), directions
+
+
+def pixel_places(per_side: int) -> np.ndarray:
+    """Evenly spaced places (per_side ** 2, 2) within a pixel, row by row."""
+    places = (np.arange(per_side) + 0.5) / per_side
+    return np.stack(np.meshgrid(places, places, indexing="xy"), -1).reshape(-1, 2)
+
+
 class Hits(NamedTuple):
     """What N rays meet."""
 
@@ -206,10 +250,8 @@ class Scene:
         ]
 
     def _cast_batch(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
-        parameters = np.stack([solid.intersect(origins, directions) for solid in self.solids])  # (solids, N)
-        parameter = parameters.min(0)
-        nearest = np.where(np.isfinite(parameter), parameters.argmin(0), -1)
-        return self._surfaces(origins, directions, parameter, nearest)
+        near = self._near(origins, directions)
+        return self.cast_among(origins, directions, [np.flatnonzero(rays) for rays in near])
 
     def _surfaces(
         self, origins: np.ndarray, directions: np.ndarray, parameter: np.ndarray, nearest: np.ndarray
@@ -226,6 +268,15 @@ class Scene:
                 albedo = solid.texture.colours(solid.local(points))
                 colours[rays] = self._shade(albedo, normals[rays], directions[rays])
         return Hits(parameter, normals, colours, nearest)
+
+    def _near(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Which rays pass through the balls around which solids (solids, N): only these are intersected."""
+        bounds = np.stack([solid.bounds() for solid in self.solids])
+        centres, radii = bounds.mean(1), np.linalg.norm(bounds[:, 1] - bounds[:, 0], axis=-1) / 2
+        length = np.linalg.norm(directions, axis=-1)
+        along = centres @ directions.T - (origins * directions).sum(-1)  # (solids, N), times the length
+        offset = (centres**2).sum(-1)[:, None] - 2 * centres @ origins.T + (origins**2).sum(-1)
+        return offset - (along / length) ** 2 <= (radii[:, None] * (1 + 1e-6)) ** 2 + 1e-6
 
     def _shade(self, albedo: np.ndarray, normals: np.ndarray, directions: np.ndarray) -> np.ndarray:
         light = np.asarray(self.light) / np.linalg.norm(self.light)
