@@ -112,6 +112,10 @@ RUN_BY = {
     "python -m perception.ops": "tests/ops/test_backend.py::test_every_operator_is_reported",
     "python -m perception.ops.build --help": "tests/test_documented_commands.py::test_help_of_the_build",
     "make demo": "tests/tools/test_demo.py::test_the_demo",
+    "python tools/make_demo_data.py shelves": "tests/datasets/test_shelves.py::test_command_writes_it",
+    "python tools/dataset_converters/shrink_images.py": "tests/datasets/test_shrinking.py::test_the_command",
+    "spiral-path": "tests/studio/test_llff_images.py::test_the_spiral_is_a_path_that_can_be_rendered",
+    "check-scene --data data/demo/shelves": "tests/studio/test_llff_images.py::test_check_scene_says_what_is_paired",
     "check-scene": "tests/studio/test_scene_checks.py::test_command",
     "ns-train": "tests/projects/vqrf/test_method.py::test_a_run_leaves_what_it_should",
     "ns-eval": "tests/studio/test_toy_method.py::test_ns_eval_measures_the_test_views",
@@ -127,7 +131,7 @@ RUN_BY = {
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(
-    r"([A-Z_]+=\S+ )*(\.venv/bin/\S+|python3?|bash|make|pip|source|torchrun|ns-\w+|vqrf|vips|check-scene)\s"
+    r"([A-Z_]+=\S+ )*(\.venv/bin/\S+|python3?|bash|make|pip|source|torchrun|ns-\w+|vqrf|vips|check-scene|spiral-path)\s"
 )
 NOT_RUN = re.compile(r'<!--\s*not run by tests:\s*"([^"]+)":\s*(.+?)\s*-->', re.DOTALL)
 

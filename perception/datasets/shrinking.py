@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 from PIL import Image
 
 from perception.datasets.images import IMAGE_SUFFIXES, UnreadableImageError, open_image
@@ -18,9 +20,9 @@ MODES = ("L", "LA", "P", "RGB", "RGBA")  # PIL's names of pixel types that have 
 def shrink_folder(source: Path, out: Path, factor: int, on_progress: Callable[[int, int], None] | None = None) -> int:
     """Write every image of a folder, ``factor`` times smaller, as PNG of the same name. Returns how many.
 
-    A small pixel is the average of the area that it covers, with colours weighted by alpha where there is one. Sides that are no multiples
-    of the factor are rounded down. Rows and columns are those that are stored, whatever an EXIF orientation says, since
-    poses refer to them.
+    A small pixel is the average of the area that it covers, with colours weighted by alpha where there is one. Sides
+    that are no multiples of the factor are rounded down. Rows and columns are those that are stored, whatever an EXIF
+    orientation says, since poses refer to them.
 
     Args:
         source: folder of images; other files in it are left out.
@@ -67,4 +69,10 @@ def _shrunk(path: Path, factor: int) -> Image.Image:
     width, height = pixels.width // factor, pixels.height // factor
     if not (width and height):
         raise UserError(f"{path} is {pixels.width} x {pixels.height} pixels, too small for a factor of {factor}")
-    return pixels.resize((width, height), Image.Resampling.BOX)
+    values = np.array(pixels, dtype=np.float32)
+    if transparent:
+        values[..., :3] *= values[..., 3:] / 255
+    values = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
+    if transparent:
+        values[..., :3] *= 255 / np.maximum(values[..., 3:], 1e-6)
+    return Image.fromarray(np.round(values).clip(0, 255).astype(np.uint8))

@@ -58,19 +58,20 @@ def pixel_rays(
 
 @dataclass(frozen=True)
 class NDC:
-    """Normalised device coordinates: what lies before a camera at the origin that looks along -z, from its near plane to
-    infinity, mapped to a box.
+    """Normalised device coordinates: what lies before a camera at the origin that looks along -z, from its near plane
+    to infinity, mapped to a box.
 
     A world point (x, y, z), OpenGL axes, z <= -near, goes to ``(-x_scale x / z, -y_scale y / z, 1 + 2 near / z)``: the
-    sides of the camera's image to -1 and 1, its near plane to z' = -1, infinity to z' = 1. Straight lines stay straight.
-    The constants belong to a scene, not to one of its cameras: training, evaluation, paths and export share one object.
+    sides of the camera's image to -1 and 1, its near plane to z' = -1, infinity to z' = 1. Straight lines stay
+    straight. The constants belong to a scene, not to one of its cameras: training, evaluation, paths and export share
+    one object.
 
     Source: appendix C of NeRF (Mildenhall et al., ECCV 2020); 4K-NeRF takes its near plane at 1.
 
     Example:
         >>> ndc = NDC.of_camera(fx=50.0, fy=50.0, width=100, height=50)
         >>> ndc.points(torch.tensor([[0.0, 0.0, -1.0], [2.0, -1.0, -2.0]]))
-        tensor([[ 0., -0., -1.],
+        tensor([[ 0.,  0., -1.],
                 [ 1., -1.,  0.]])
     """
 
@@ -87,7 +88,9 @@ class NDC:
 
     @classmethod
     def of_camera(cls, fx: float, fy: float, width: int, height: int, near: float = 1.0) -> NDC:
-        """Of a camera with these focal lengths and this image size in pixels; its principal point counts as the centre."""
+        """Of a camera with these focal lengths and this image size in pixels; a principal point elsewhere than in the
+        centre makes no difference.
+        """
         return cls(2 * fx / width, 2 * fy / height, near)
 
     def rays(self, rays_o: Tensor, rays_d: Tensor) -> tuple[Tensor, Tensor]:

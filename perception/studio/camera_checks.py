@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
 from perception.studio.coordinates import fit_single_precision
 from perception.studio.depth_range import (
@@ -88,31 +89,33 @@ def check_inward_facing(cameras: Cameras) -> None:
         raise SceneError(f"the cameras look away from each other, as in an unbounded scene: {ADVICE}")
 
 
-def check_forward_facing(cameras: Cameras, names: Sequence[Path]) -> None:
-    """Raise unless all cameras look along -z and stand before the near plane of normalised device coordinates.
+def check_forward_facing(views: Sequence[DataparserOutputs]) -> None:
+    """Raise unless the cameras of all splits look along -z and stand before the near plane of normalised device
+    coordinates.
 
     Raises:
         SceneError: they do not; the sentence says by how much.
     """
-    positions, forward = camera_axes(cameras)
+    names = [name for outputs in views for name in outputs.image_filenames]
+    positions, forward = (torch.cat(parts) for parts in zip(*(camera_axes(outputs.cameras) for outputs in views)))
     advice = "normalised device coordinates (NDC) need a forward-facing scene"
     widest = math.degrees(math.acos(min(1.0, max(-1.0, float((forward @ forward.T).min())))))
     if widest > MOST_SPREAD:
         raise SceneError(
             f"the viewing directions span {widest:.0f} degrees: {advice}; use a method for bounded scenes instead"
         )
-    rays = torch.nn.functional.normalize(corner_rays(cameras), dim=-1)
+    rays = torch.nn.functional.normalize(torch.cat([corner_rays(outputs.cameras) for outputs in views]), dim=-1)
     aside = torch.rad2deg((-rays[..., 2]).clamp(-1, 1).acos()).amax(1)
     if bool((aside > MOST_ASIDE).any()):
         worst = int(aside.argmax())
         raise SceneError(
-            f"{names[worst]} sees up to {float(aside[worst]):.0f} degrees aside of -z: {advice} whose cameras look along "
-            "-z, as `llff-data` puts them"
+            f"{names[worst]} sees up to {float(aside[worst]):.0f} degrees aside of -z: {advice} whose cameras look "
+            "along -z, as `llff-data` puts them"
         )
     beyond = [name for name, place in zip(names, positions[:, 2].tolist()) if place <= -NDC_NEAR]
     if beyond:
         raise SceneError(
-            counted([f"{name} stands behind the near plane at z = -1: {advice} in front of all cameras" for name in beyond])
+            counted([f"{name} stands behind the near plane at z = -1: {advice} before all cameras" for name in beyond])
         )
 
 

@@ -76,7 +76,7 @@ def read_camera_path(path: Path) -> CameraPath:
 
 
 def write_camera_path(path: Path, cameras: Cameras, seconds: float) -> None:
-    """Write perspective cameras (F) of one size as a path that `ns-render camera-path` and :func:`read_camera_path` read.
+    """Write perspective cameras (F) of one size as a path for `ns-render camera-path` and :func:`read_camera_path`.
 
     The format knows square pixels and a principal point in the image's centre only.
 

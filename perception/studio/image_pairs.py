@@ -1,8 +1,8 @@
 """Views at two resolutions, for methods that render small images and make large ones of them.
 
 The large images either lie beside the small ones (LLFF: `images` beside `images_4`), or are all there is, and the small
-ones are their averages over squares of pixels (Blender and other layouts). Pixel (r, c) of a large image belongs to pixel
-(r // scale, c // scale) of the small one.
+ones are their averages over squares of pixels (Blender and other layouts). Pixel (r, c) of a large image belongs to
+pixel (r // scale, c // scale) of the small one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class ImagePairs:
     def __init__(self, outputs: DataparserOutputs, scale: int, background: Tensor):
         stated: HighResolution | None = outputs.metadata.get(KEY)
         if stated is not None and stated.scale != scale:
-            raise SceneError(f"the method makes images {scale} times larger, but the scene pairs them at {stated.scale}")
+            raise SceneError(
+                f"the method makes images {scale} times larger, but the scene pairs them at {stated.scale}"
+            )
         self.scale, self.background = scale, background.float().cpu()
         self._files = list(outputs.image_filenames if stated is None else stated.image_filenames)
         if stated is None:
@@ -199,8 +201,8 @@ def _covers(found: tuple[int, int], wanted: tuple[int, int], scale: int) -> bool
 
 def _size_fault(path: Path, found: tuple[int, int], wanted: tuple[int, int], scale: int) -> str:
     return (
-        f"{path} is {found[0]} x {found[1]} pixels, but {scale} times the small image is {wanted[0]} x {wanted[1]}: make "
-        "the small images anew (tools/dataset_converters/shrink_images.py)"
+        f"{path} is {found[0]} x {found[1]} pixels, but {scale} times the small image is {wanted[0]} x {wanted[1]}: "
+        "make the small images anew (tools/dataset_converters/shrink_images.py)"
     )
 
 
@@ -214,8 +216,8 @@ def _stored_size(path: Path) -> tuple[int, int]:
 def check_contents(small: Sequence[Path], large: Sequence[Path], findings: Findings) -> None:
     """Note files that were paired by their order and show different things.
 
-    Files of one name are believed. Otherwise thumbnails are compared: where another large image fits a small one clearly
-    better than its own does, the pairs are wrong.
+    Files of one name are believed. Otherwise thumbnails are compared: where another large image fits a small one
+    clearly better than its own does, the pairs are wrong.
     """
     if all(first.stem == second.stem for first, second in zip(small, large)):
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +17,8 @@ from nerfstudio.utils.colors import get_color
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from perception.geometry.poses import average_pose, compose, inverse_pose
+from perception.geometry.poses import average_pose
+from perception.geometry.se3 import compose, invert
 from perception.studio.depth_range import corner_rays
 from perception.studio.errors import SceneError
 from perception.studio.findings import counted
@@ -105,7 +105,7 @@ class LLFF(DataParser):
             alpha_color=None if config.alpha_color is None else get_color(config.alpha_color),
             scene_box=SceneBox(aabb=_frustum_box(scene.cameras, near, far)),
             metadata=metadata,
-            dataparser_transform=scene.transform.float(),
+            dataparser_transform=scene.transform[:3].float(),
             dataparser_scale=scene.scale,
         )
 
@@ -119,7 +119,7 @@ class LLFF(DataParser):
         folder, larger = self._folders(table)
         cameras = _cameras(table, folder, exact=config.downscale_factor is not None)
         transform, scale = self._frame(table)
-        poses = compose(transform, table.poses)
+        poses = (transform @ table.poses)[:, :3]
         poses[..., 3] *= scale
         cameras.camera_to_worlds = poses.float()
         return _Scene(folder, larger, cameras, (table.bounds * scale).float(), transform, scale)
@@ -130,7 +130,9 @@ class LLFF(DataParser):
         found = find_folders(config.data, float(table.sizes[0, 0]))
         factor = config.downscale_factor
         if factor is None:
-            pairs = [known for known in sorted(found) if not known % config.sr_scale and known // config.sr_scale in found]
+            pairs = [
+                known for known in sorted(found) if not known % config.sr_scale and known // config.sr_scale in found
+            ]
             factor = pairs[0] if pairs else min(found, default=1) * config.sr_scale
             if factor > 1:
                 CONSOLE.log(f"{config.data}: reading images that are {factor} times smaller (--downscale-factor)")
@@ -148,10 +150,10 @@ class LLFF(DataParser):
         return match_files(path, factor, len(table), names, others)
 
     def _frame(self, table: PosesBounds) -> tuple[Tensor, float]:
-        """What takes poses of the file to the scene's frame: a rigid transform (3, 4), then a scale of the places."""
+        """What takes poses of the file to the scene's frame: a rigid motion (4, 4), then a scale of the places."""
         if self.config.frame is not None:
             return _read_frame(self.config.frame)
-        return inverse_pose(average_pose(table.poses)), 1 / (BOUND_FACTOR * float(table.bounds[:, 0].min()))
+        return invert(average_pose(table.poses)), 1 / (BOUND_FACTOR * float(table.bounds[:, 0].min()))
 
 
 class _Scene(NamedTuple):
@@ -159,7 +161,7 @@ class _Scene(NamedTuple):
     larger: ImageFolder | None
     cameras: Cameras  # of all rows
     bounds: Tensor  # (N, 2) in the cameras' units
-    transform: Tensor  # (3, 4) and then scale: from the file's frame to that of the cameras
+    transform: Tensor  # (4, 4) and then scale: from the file's frame to that of the cameras
     scale: float
 
 
@@ -188,7 +190,7 @@ def _cameras(table: PosesBounds, folder: ImageFolder, *, exact: bool) -> Cameras
     Args:
         table: what the scene says.
         folder: of images.
-        exact: whether sizes must be those that the folder's name says, to a pixel; otherwise images of the same shape do.
+        exact: whether sizes must be those that the folder's name says, to a pixel; otherwise any of that shape are.
     """
     files = look_at_all(folder.files)
     if faults := [file.fault for file in files if file.fault]:
@@ -206,7 +208,7 @@ def _cameras(table: PosesBounds, folder: ImageFolder, *, exact: bool) -> Cameras
     focal = table.focals[:, None] * ratio
     centre = actual / 2 if table.centres is None else table.centres * ratio
     return Cameras(
-        camera_to_worlds=table.poses.float(),
+        camera_to_worlds=table.poses[:, :3].float(),
         fx=focal[:, :1].float(),
         fy=focal[:, 1:].float(),
         cx=centre[:, :1].float(),
@@ -228,8 +230,8 @@ def _size_fault(file: ImageFile, row: int, stated: tuple[float, float], folder: 
     width, height = stated
     factor = folder.factor
     sentence = (
-        f"{file.path} is {file.width} pixels wide and {file.height} high, but row {row} of poses_bounds.npy gives height "
-        f"{height:g} and width {width:g}"
+        f"{file.path} is {file.width} pixels wide and {file.height} high, but row {row} of poses_bounds.npy gives "
+        f"height {height:g} and width {width:g}"
     )
     if factor > 1:
         sentence += f", of which --downscale-factor {factor} makes {width / factor:g} x {height / factor:g}"
@@ -280,7 +282,7 @@ def _read_frame(path: Path) -> tuple[Tensor, float]:
     if transform.shape != (3, 4) or not 0 < scale < float("inf"):
         raise SceneError(f"{path} (--frame) must hold a 3 x 4 transform and a positive scale, as a run writes them")
     check_pose(transform, f"{path} (--frame)")
-    return transform, scale
+    return compose(transform[:, :3], transform[:, 3]), scale
 
 
 def _frustum_box(cameras: Cameras, near: float, far: float) -> Tensor:

@@ -33,7 +33,7 @@ class ImageFolder:
 
 
 def find_folders(scene: Path, width: float) -> dict[int, Path]:
-    """The image folders of a scene by factor: `images` (1), `images_4`, or `images_1008x756` for a ``width`` of 4032."""
+    """The image folders of a scene by factor: `images` (1), `images_4`, `images_1008x756` for a ``width`` of 4032."""
     found: dict[int, Path] = {}
     for path in sorted(scene.glob("images_*")):
         if path.is_dir() and (match := re.fullmatch(r"images_(\d+)x(\d+)", path.name)) and int(match[1]):
@@ -58,7 +58,11 @@ def folder_of(scene: Path, folders: dict[int, Path], factor: int) -> Path:
     have = ", ".join(path.name for _, path in sorted(folders.items())) or "no folder of images"
     wish = ", ".join(f"--downscale-factor {known}" for known in sorted(folders))
     choose = f"choose {wish} after `llff-data`, or make" if folders else "make"
-    smaller = "them" if factor == 1 else f"images that are {factor} times smaller (tools/dataset_converters/shrink_images.py makes them)"
+    smaller = (
+        "them"
+        if factor == 1
+        else f"images that are {factor} times smaller (tools/dataset_converters/shrink_images.py makes them)"
+    )
     raise SceneError(f"{scene} has no {name}, but {have}: {choose} {smaller}")
 
 
@@ -87,9 +91,11 @@ def read_names(scene: Path, count: int) -> list[str] | None:
     return names
 
 
-def match_files(folder: Path, factor: int, count: int, names: Sequence[str] | None, others: Sequence[Path]) -> ImageFolder:
-    """Which file of a folder belongs to which row: the one that the list names, with whatever suffix; without a list, or
-    in a folder whose files were renumbered, the one at the same place in the order of names.
+def match_files(
+    folder: Path, factor: int, count: int, names: Sequence[str] | None, others: Sequence[Path]
+) -> ImageFolder:
+    """Which file of a folder belongs to which row: the one that the list names, with whatever suffix; without a list,
+    or in a folder whose files were renumbered, the one at the same place in the order of names.
 
     Args:
         folder: of images.
@@ -140,17 +146,15 @@ def _unequal(folder: Path, files: Sequence[Path], count: int, others: Sequence[P
         if len(kept) == count and len(surplus) == len(files) - count:
             return f"{sentence}: {_some(surplus)} are not in {other.name}; remove them"
     return (
-        f"{sentence}, so that nothing says which belong together ({files[0].name} to {files[-1].name}): remove the images "
-        f"without a pose, or name those of all rows in {LISTS[1]}"
+        f"{sentence}, so that nothing says which belong together ({files[0].name} to {files[-1].name}): remove the "
+        f"images without a pose, or name those of all rows in {LISTS[1]}"
     )
 
 
 def _say_surplus(folder: Path, surplus: Sequence[Path]) -> None:
     if surplus:
-        CONSOLE.log(
-            f"[yellow]{folder}: {len(surplus)} images have no pose and are left out: {_some([p.name for p in surplus])}",
-            highlight=False,
-        )
+        names = _some([path.name for path in surplus])
+        CONSOLE.log(f"[yellow]{folder}: {len(surplus)} images have no pose and are left out: {names}", highlight=False)
 
 
 def _twice(files: Sequence[Path]) -> str:

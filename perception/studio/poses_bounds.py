@@ -2,7 +2,8 @@
 
 A row of 17 numbers is a 3 x 5 matrix, row by row, and two depths. The matrix has the camera's axes down, right and
 backwards and its place, camera-to-world, and as its last column height, width and focal length in pixels. A row of 14
-lacks that column; `hwf_cxcy.npy` beside it then holds height, width, focal length and the principal point, for all images or for each.
+lacks that column; `hwf_cxcy.npy` beside it then holds height, width, focal length and the principal point, for all
+images or for each.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perception.geometry.se3 import compose
 from perception.studio.errors import SceneError
 from perception.studio.findings import counted
 from perception.studio.transforms import check_pose
@@ -30,7 +32,7 @@ class PosesBounds:
 
     path: Path
     poses: Tensor
-    """(N, 3, 4) camera-to-world, OpenGL axes (right, up, backwards)."""
+    """(N, 4, 4) camera-to-world, OpenGL axes (right, up, backwards)."""
     bounds: Tensor
     """(N, 2) smallest and largest depth along the viewing axis."""
     sizes: Tensor
@@ -52,7 +54,7 @@ def read_poses_bounds(folder: Path, near: float | None = None, far: float | None
         near, far: bounds that replace those of all rows, in the file's units.
 
     Raises:
-        SceneError: it is missing or no such table, or states something impossible; the sentence names all rows at fault.
+        SceneError: it is missing or no such table, or states something impossible; the sentence counts rows at fault.
     """
     path = folder / FILE
     table = _read(path)
@@ -68,7 +70,7 @@ def read_poses_bounds(folder: Path, near: float | None = None, far: float | None
         matrices, intrinsics = table[:, :12].reshape(-1, 3, 4), _read_intrinsics(folder, len(table))
         shapes = intrinsics[:, :3]
     down, right, back, place = (matrices[:, :, column] for column in range(4))
-    poses = torch.from_numpy(np.stack([right, -down, back, place], -1))
+    poses = compose(torch.from_numpy(np.stack([right, -down, back], -1)), torch.from_numpy(place.copy()))
     _check_rows(path, poses, shapes)
     return PosesBounds(
         path=path,
@@ -107,7 +109,9 @@ def _read_intrinsics(folder: Path, count: int) -> np.ndarray:
     table = _read(path)
     rows = table.reshape(1, -1) if table.size == 5 else table.T if table.shape == (5, count) and count != 5 else table
     if rows.ndim != 2 or rows.shape[1] != 5 or len(rows) not in (1, count):
-        raise SceneError(f"{path} must hold five numbers, or five for each of {count} images, not the shape {table.shape}")
+        raise SceneError(
+            f"{path} must hold five numbers, or five for each of {count} images, not the shape {table.shape}"
+        )
     if not np.isfinite(rows).all():
         raise SceneError(f"{path} holds numbers that are not finite")
     return np.broadcast_to(rows, (count, 5))

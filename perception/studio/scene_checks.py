@@ -113,14 +113,15 @@ def check_scene(
         with findings.collecting():
             outputs = report.splits[split] = reader.get_dataparser_outputs(split)
             check_cameras(outputs.cameras, outputs.image_filenames)
-            if use.ndc:
-                check_forward_facing(outputs.cameras, outputs.image_filenames)
             check_projections(outputs.cameras, outputs.image_filenames, findings)
             _check_repeated(split, outputs, findings)
             if read_images:
                 check_images(outputs, config, need_alpha, findings)
                 check_pairs(outputs, findings)
     _check_leaks(report)
+    if use.ndc and not findings.errors:
+        with findings.collecting():
+            check_forward_facing(list(report.splits.values()))
     train = report.splits.get("train")
     if train is None or findings.errors:
         return report

@@ -12,6 +12,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
 from perception.engine.errors import UserError, run_cli
 from perception.geometry.poses import spiral_poses
+from perception.geometry.se3 import compose
 from perception.studio.camera_checks import check_forward_facing
 from perception.studio.camera_paths import write_camera_path
 from perception.studio.errors import SceneError
@@ -79,12 +80,12 @@ def spiral_cameras(outputs: DataparserOutputs, views: int = 120, turns: int = 1)
     scene: LLFFViews | None = outputs.metadata.get("llff")
     if scene is None:
         raise SceneError("a spiral goes by the depth bounds that `llff-data` reads: name it at the end of the command")
-    check_forward_facing(outputs.cameras, outputs.image_filenames)
-    poses = scene.poses.double()
+    check_forward_facing([outputs])
+    rotation, place = scene.poses[:, :, :3].double(), scene.poses[:, :, 3].double()
     near, far = outputs.metadata["near"], outputs.metadata["far"]
-    first = outputs.cameras
+    first, poses = outputs.cameras, compose(rotation, place)
     return Cameras(
-        camera_to_worlds=spiral_poses(poses, near, far, views=views, turns=turns).float(),
+        camera_to_worlds=spiral_poses(poses, near, far, views=views, turns=turns)[:, :3].float(),
         fx=first.fx[:1],
         fy=first.fy[:1],
         cx=first.cx[:1],

@@ -139,9 +139,7 @@ def test_layouts_describe_the_same_cameras(folder, tmp_path):
     assert focal == pytest.approx(16 / np.tan(angle / 2)) == pytest.approx(PARAMS.focal)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"num_train": 0}, {"size": 4}, {"num_objects": 13}, {"seed": -1}, {"layout": "dtu"}]
-)
+@pytest.mark.parametrize("wrong", [{"num_train": 0}, {"size": 4}, {"num_objects": 13}, {"seed": -1}, {"layout": "dtu"}])
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)).removeprefix("num_")):
         radiance.Params(**wrong)

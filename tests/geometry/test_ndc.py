@@ -32,7 +32,9 @@ def test_rays_are_those_of_the_formulas():
         ox, oy, oz = ox + t * dx, oy + t * dy, oz + t * dz
         a, b = -2 * FOCAL / WIDTH, -2 * FOCAL / HEIGHT
         assert origins[row, column].tolist() == pytest.approx([a * ox / oz, b * oy / oz, 1 + 2 / oz])
-        assert directions[row, column].tolist() == pytest.approx([a * (dx / dz - ox / oz), b * (dy / dz - oy / oz), -2 / oz])
+        assert directions[row, column].tolist() == pytest.approx(
+            [a * (dx / dz - ox / oz), b * (dy / dz - oy / oz), -2 / oz]
+        )
 
 
 def test_rays_go_through_the_same_points_before_and_after():
@@ -73,7 +75,7 @@ def test_corner_rays_give_the_box_of_all_rays():
 
 def test_recorded_rays():
     """Of the authors' code: pixel centres, viewing directions before the map, its near plane at 1."""
-    recorded = torch.load(REPOSITORY / "tests/data/reference/nerf_4k/ndc_rays.pt", weights_only=True)
+    recorded = torch.load(REPOSITORY / "tests/data/reference/nerf_4k/mpi_encoder.pt", weights_only=True)["inputs"]
     height, width, intrinsics = recorded["H"], recorded["W"], recorded["K"]
     rays_o, rays_d = pixel_rays(height, width, intrinsics, recorded["c2w"])
     viewdirs = torch.nn.functional.normalize(rays_d, dim=-1)

@@ -1,15 +1,16 @@
 """Shelves behind thin bars, seen from in front: views at two resolutions, one exactly so many times the other, in LLFF
 layout.
 
-Cameras stand on an uneven grid and look along +y (z is up) through bars and wires that are thinner than a pixel of the small
-images at shelves of books, balls and pictures whose finest details only the large images show, as thin lines and textures do in photographs. Every ray
-meets something. A large pixel is the average of 3 x 3 rays, and a small one the average of the large ones on it, rounded.
+Cameras stand on an uneven grid and look along +y (z is up), through bars and wires that are no wider than a pixel of
+the small images, at shelves of books, balls and pictures whose finest details only the large images show. Every ray
+meets something. A large pixel is the average of 3 x 3 rays, and a small one that of the large ones on it, rounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +68,13 @@ class Params:
 def sample_scene(rng: np.random.Generator) -> Scene:
     """Draw what stands on the shelves, and its colours."""
     wood = Texture("stripes", (0.62, 0.45, 0.3), (0.5, 0.35, 0.22), 0.11)
-    wall = Texture("mosaic", textures.from_hsv(rng.uniform(), 0.15, 0.9), textures.from_hsv(rng.uniform(), 0.3, 0.6), 0.11)
+    wall = Texture(
+        "mosaic", textures.from_hsv(rng.uniform(), 0.15, 0.9), textures.from_hsv(rng.uniform(), 0.3, 0.6), 0.11
+    )
     solids: list[Sphere | Box] = [Box((0.0, WALL + 0.1, 0.0), (6.0, 0.1, 5.0), 0.0, wall)]
     for height in BOARDS:
         solids.append(Box((0.0, FRONT + 0.55, height - 0.03), (REACH, 0.55, 0.03), 0.0, wood))
-    for low, high in zip(BOARDS, BOARDS[1:]):
+    for low, high in pairwise(BOARDS):
         solids.extend(_fill_board(rng, low, high - low - 0.06))
     solids.extend(_bars(rng))
     return Scene(tuple(solids), LIGHT)
@@ -114,7 +117,9 @@ def _ball(rng: np.random.Generator, left: float, floor: float, room: float) -> t
 
 def _picture(rng: np.random.Generator, left: float, floor: float, room: float) -> tuple[Box, float]:
     half = (rng.uniform(0.3, 0.45), 0.03, rng.uniform(0.36, 0.46) * room)
-    texture = Texture("zone plate", (0.97, 0.96, 0.93), textures.from_hsv(rng.uniform(), 0.8, 0.3), rng.uniform(0.17, 0.21))
+    texture = Texture(
+        "zone plate", (0.97, 0.96, 0.93), textures.from_hsv(rng.uniform(), 0.8, 0.3), rng.uniform(0.17, 0.21)
+    )
     return Box((left + half[0], FRONT + 0.6, floor + half[2]), half, 0.0, texture), 2 * half[0]
 
 
@@ -126,7 +131,10 @@ def _bars(rng: np.random.Generator) -> list[Box]:
         Box((float(x), BARS, 0.0), (0.012, 0.012, 3.0), float(rng.uniform(0, np.pi / 2)), white)
         for x in np.arange(-1.8, 1.81, 0.45) + rng.uniform(-0.1, 0.1, 9)
     ]
-    level = [Box((0.0, BARS + 0.1, float(z)), (4.0, 0.007, 0.007), 0.0, metal) for z in rng.uniform(-0.1, 0.1, 5) + np.arange(-2, 3) * 0.6]
+    level = [
+        Box((0.0, BARS + 0.1, float(z)), (4.0, 0.007, 0.007), 0.0, metal)
+        for z in rng.uniform(-0.1, 0.1, 5) + np.arange(-2, 3) * 0.6
+    ]
     return upright + level
 
 
