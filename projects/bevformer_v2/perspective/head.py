@@ -78,7 +78,12 @@ class TowerLayer(nn.Conv2d):
         self.norm = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(num_levels))
 
     def forward(self, x: Tensor, level: int) -> Tensor:  # pyrefly: ignore[bad-override]
-        return F.relu(self.norm[level](super().forward(x)))
+        x, norm = super().forward(x), self.norm[level]
+        if x.numel() == x.shape[1]:  # a single place of a single image has no statistics of its own
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            shift = norm.bias - norm.running_mean * scale
+            return F.relu(x * scale[:, None, None] + shift[:, None, None])
+        return F.relu(norm(x))
 
 
 class FCOS2DHead(nn.Module):

@@ -93,6 +93,16 @@ def test_initialisation():
     assert 0.9 * bound < float(head.speed.weight.detach().abs().max()) <= bound
 
 
+def test_a_single_place_of_a_level_is_normalised_as_in_evaluation():
+    """Batch norm refuses it in training: small images have it on their last level."""
+    head = NuscenesDD3D(10, 16)
+    feats = [torch.randn(1, 16, *shape) for shape in [*RECORDED["shapes"][:4], (1, 1)]]
+    trained = head(feats)
+    evaluated = head.eval()(feats)
+    assert_close(trained.size[4], evaluated.size[4])
+    assert not torch.allclose(trained.size[3], evaluated.size[3])
+
+
 def test_it_computes_in_float32():
     head = NuscenesDD3D(10, 16).eval()
     feats = [torch.randn(1, 16, *shape) for shape in RECORDED["shapes"]]
