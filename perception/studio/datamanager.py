@@ -254,7 +254,7 @@ class RayDataManager(VanillaDataManager):
         return self.eval_ray_generator(indices.to(self.device)), batch
 
     def training_views(self, chunk: int = 8192, stride: int = 1) -> TrainingViews:
-        """All training rays, view by view, in chunks; only every ``stride``-th row and column."""
+        """All training rays of the shown views, view by view, in chunks; only every ``stride``-th row and column."""
         return TrainingViews(self, chunk, stride)
 
 
@@ -271,14 +271,16 @@ class TrainingViews:
 
     def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         pixels, generator = self.manager.pixels, self.manager.train_ray_generator
-        for view in range(len(pixels.sizes)):
+        for view in pixels.views.tolist():
             for indices in pixels.image_positions(view, self.stride).split(self.chunk):
                 yield (view, *unnormalised(generator(indices.to(self.manager.device))))
 
     @property
     def num_rays(self) -> int:
         """How many rays there are."""
-        return sum(-(-height // self.stride) * -(-width // self.stride) for height, width in self.manager.pixels.sizes)
+        pixels = self.manager.pixels
+        sizes = (pixels.sizes[view] for view in pixels.views.tolist())
+        return sum(-(-height // self.stride) * -(-width // self.stride) for height, width in sizes)
 
 
 def unnormalised(rays: RayBundle) -> tuple[Tensor, Tensor, Tensor]:

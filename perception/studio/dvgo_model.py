@@ -61,9 +61,11 @@ class DvgoModelConfig(RadianceModelConfig):
         }
     )
     refused: ClassVar[Mapping[str, str]] = {
-        f"optimizers.{group}.optimizer.skip_zero_grad": "the coarse stage updates all voxels, later ones those that "
-        "have a gradient"
-        for group in ("density", "k0")
+        "pipeline.datamanager.sampler": "stages draw from all pixels first, then from those whose rays hit something",
+        **dict.fromkeys(
+            ("optimizers.density.optimizer.skip_zero_grad", "optimizers.k0.optimizer.skip_zero_grad"),
+            "the coarse stage updates all voxels, later ones those that have a gradient",
+        ),
     }
 
     def stages(self) -> list[Stage]:
@@ -88,9 +90,7 @@ class DvgoModel(RadianceModel):
     def populate_modules(self) -> None:
         """An empty field in the scene's box, until the first step replaces it."""
         super().populate_modules()
-        low, high = self.scene_box.aabb.float()
-        self._check_grids(low, high)
-        self.field = make_fine(low, high, self.config.fine, align_corners=self.config.align_corners, num_voxels=64)
+        self.field = self.empty_field(*self.scene_box.aabb.float())
         # The network outlives the stages: the coarse field has none, but its parameters are in an optimiser from the
         # start.
         self.rgbnet = self.field.rgbnet
@@ -103,12 +103,18 @@ class DvgoModel(RadianceModel):
         }.items():
             self.register_buffer(name, value)
 
-    def _check_grids(self, low: Tensor, high: Tensor) -> None:
+    def empty_field(self, low: Tensor, high: Tensor) -> DirectVoxGO:
+        """A tiny field with the colour network that all stages share, in the scene's box from ``low`` to ``high`` (3,).
+
+        Raises:
+            SceneError: the box cannot be filled with as many voxels as the stages ask for.
+        """
         for stage, settings in (("coarse", self.config.coarse), ("fine", self.config.fine)):
             try:
                 grid_resolution(low, high, settings.num_voxels)
             except ValueError as error:
                 raise SceneError(f"--pipeline.model.{stage}.num-voxels: {error}") from None
+        return make_fine(low, high, self.config.fine, align_corners=self.config.align_corners, num_voxels=64)
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Density, features and colour network; the groups are the same in all stages."""

@@ -130,8 +130,7 @@ def use_pool(run: TrainingRun[DvgoModel], start: int, sampler: SamplerConfig | N
     views = manager.training_views()
     with progress_bar("Rays that meet the scene", views.num_rays) as advance:
         hits = rays_that_hit(probe, tracked(views, advance), near=model.near, stepsize=model.config.stepsize)
-    usable = manager.pixels.usable
-    manager.use(sampler or PoolSamplerConfig(), start=start, pixels=usable[hits[usable]])
+    manager.use(sampler or PoolSamplerConfig(), start=start, pixels=manager.pixels.shown(hits))
 
 
 def rebuild_fine(model: DvgoModel, state_dict: Mapping[str, Tensor]) -> None:

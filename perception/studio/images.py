@@ -82,16 +82,23 @@ class ImageStore(ABC):
         Raises:
             SceneError: the masks leave none.
         """
-        if len(views) == len(self.sizes):
-            pixels = torch.arange(self.num_pixels)
-        else:
-            bounds = self.first.tolist()
-            pixels = torch.cat([torch.arange(bounds[view], bounds[view + 1]) for view in views.tolist()])
-        if self._unmasked is not None:
-            pixels = pixels[self._unmasked[pixels]]
+        pixels = self._without_masked(self._all_of(views))
         if not len(pixels):
             raise SceneError("the masks exclude every pixel of every training image")
         return pixels
+
+    def shown(self, chosen: Tensor) -> Tensor:
+        """Indices of the chosen pixels of the shown views, bool (P,) view by view, but those that masks exclude."""
+        return self._without_masked(self._all_of(self.views)[chosen])
+
+    def _all_of(self, views: Tensor) -> Tensor:
+        if len(views) == len(self.sizes):
+            return torch.arange(self.num_pixels)
+        bounds = self.first.tolist()
+        return torch.cat([torch.arange(bounds[view], bounds[view + 1]) for view in views.tolist()])
+
+    def _without_masked(self, pixels: Tensor) -> Tensor:
+        return pixels if self._unmasked is None else pixels[self._unmasked[pixels]]
 
     def unmasked(self, pixels: Tensor) -> Tensor | None:
         """Which pixels (N,) no mask excludes, bool (N,); ``None`` where the scene has no masks."""

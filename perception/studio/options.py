@@ -10,12 +10,13 @@ from nerfstudio.data.utils.nerfstudio_collate import nerfstudio_collate
 from nerfstudio.models.base_model import ModelConfig
 
 from perception.studio.errors import SceneError
+from perception.studio.samplers import RandomSamplerConfig
 
 if TYPE_CHECKING:
     from perception.studio.trainer import StudioTrainerConfig
 
 ON_CPU = "images are kept on the CPU as 8-bit numbers"
-SAMPLED = "a sampler chooses the pixels: see --pipeline.datamanager.sampler in the method's --help"
+SAMPLED = "the method chooses pixels by a sampler of its own (--pipeline.datamanager.sampler, where it has options)"
 ALL_IMAGES = "every step draws from all training images"
 WHOLE_IMAGES = "evaluation goes through all images"
 OWN_RANGE = "the method bounds rays by --pipeline.model.near and --pipeline.model.far"
@@ -49,6 +50,7 @@ DEFAULTS: Mapping[str, Any] = {
     "machine.num_devices": 1,
     "machine.num_machines": 1,
     "pipeline.model.enable_collider": False,  # where nerfstudio's own default is True
+    "pipeline.datamanager.sampler": RandomSamplerConfig(),
 }
 
 

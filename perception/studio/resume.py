@@ -29,6 +29,7 @@ FREE_OF_DATA = {
     "eval_num_times_to_repeat_images",
     "eval_image_indices",
     "scene_use",
+    "images_in_memory",
     "images_on_gpu",
     "masks_on_gpu",
 }

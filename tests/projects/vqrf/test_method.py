@@ -144,6 +144,19 @@ def test_as_many_codewords_are_replaced_as_the_settings_say(finished):
     assert finished.pipeline.model.vq.k_expire == finished.config.pipeline.model.compression.k_expire == 2
 
 
+def test_a_codebook_may_be_small_and_expiry_has_an_effect(scene, tmp_path):
+    """8 codewords: none replaced in the steps of their initialisation, or all."""
+    learnt = []
+    for expire in (0, 8):
+        config = small_config(scene, tmp_path / str(expire), coarse=40, fine=10, compression=2)
+        config.pipeline.model.compression.codebook_size, config.pipeline.model.compression.k_expire = 8, expire
+        model = train(config).pipeline.model
+        assert int(model.groups[model.classes.vq].max()) < 8
+        learnt.append(model.vq.embed.clone())
+    assert learnt[0].shape == learnt[1].shape == (8, 12)
+    assert not torch.equal(*learnt)
+
+
 def test_without_a_gpu_the_cpu_is_taken(scene, tmp_path, monkeypatch, capsys):
     config = small_config(scene, tmp_path)
     config.machine.device_type = vqrf_tiny.config.machine.device_type
