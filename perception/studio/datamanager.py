@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
@@ -153,10 +154,18 @@ class RayDataManager(VanillaDataManager):
         """The training images, all read unless only some are to be held, and their sampler."""
         need_alpha = isinstance(self.config.dataparser, BlenderDataParserConfig) and not self.config.allow_opaque
         self.pixels = self.make_store(self.train_dataset, need_alpha=need_alpha)
-        self.train_ray_generator = RayGenerator(self.train_dataset.cameras.to(self.device))
+        self.train_ray_generator = RayGenerator(self.ray_cameras(self.train_dataset).to(self.device))
         self.train_pixel_sampler = BatchSize(self.config.train_num_rays_per_batch)
         # nerfstudio's exporters want rays through all of the scene, whatever the method was trained on.
         self.use(self.config.sampler if self.test_mode == "val" else RandomSamplerConfig())
+
+    def ray_cameras(self, dataset: InputDataset) -> Cameras:
+        """The cameras through whose pixels rays go; a data manager of several resolutions chooses one."""
+        return dataset.cameras
+
+    def ray_image(self, dataset: InputDataset, view: int) -> Tensor:
+        """The colours (H, W, 3) that these rays should show."""
+        return dataset[view]["image"]
 
     def make_store(self, dataset: InputDataset, *, need_alpha: bool) -> ImageStore:
         """The pixels of a data set, held as the settings say."""
@@ -167,7 +176,7 @@ class RayDataManager(VanillaDataManager):
 
     def setup_eval(self) -> None:
         """Loaders of whole images, which are read when they are needed."""
-        self.eval_ray_generator = RayGenerator(self.eval_dataset.cameras.to(self.device))
+        self.eval_ray_generator = RayGenerator(self.ray_cameras(self.eval_dataset).to(self.device))
         self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(self.eval_dataset, device=self.device)
         self.eval_dataloader = PathEvalDataloader(self.eval_dataset, device=self.device)
 
@@ -246,7 +255,7 @@ class RayDataManager(VanillaDataManager):
         self.eval_count += 1
         random = generator(self.seed, step, 1)
         number = int(torch.randint(len(self.eval_dataset), (1,), generator=random))
-        image = self.eval_dataset[number]["image"]
+        image = self.ray_image(self.eval_dataset, number)
         height, width = image.shape[:2]
         place = torch.randint(height * width, (self.config.eval_num_rays_per_batch,), generator=random)
         indices = torch.stack([torch.full_like(place, number), place // width, place % width], -1)

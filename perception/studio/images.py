@@ -5,12 +5,13 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 from torch import Tensor
@@ -36,20 +37,17 @@ class ImageStore(ABC):
     A *pixel index* counts the pixels of all images, image by image and row by row, those of hidden views as well.
 
     Args:
-        dataset: images and cameras; the images may differ in size.
-        need_alpha: whether images without an alpha channel are refused.
+        cameras: of the images, which may differ in size.
+        unmasked: (P,) bool, the pixels that no mask excludes; ``None`` where there are no masks.
     """
 
-    def __init__(self, dataset: InputDataset, *, need_alpha: bool):
-        self.dataset, self.need_alpha = dataset, need_alpha
-        cameras = dataset.cameras
+    def __init__(self, cameras: Cameras, unmasked: Tensor | None = None):
         self.sizes = list(zip(cameras.height.flatten().tolist(), cameras.width.flatten().tolist()))
         self.first = torch.tensor([0, *(height * width for height, width in self.sizes)]).cumsum(0)  # (images + 1,)
         self.width = torch.tensor([width for _, width in self.sizes])
         self.views = torch.arange(len(self.sizes))
-        self._unmasked = self._read_masks()
+        self._unmasked = unmasked
         self._usable: Tensor | None = None
-        self._channels: int | None = None
 
     @property
     def num_pixels(self) -> int:
@@ -104,12 +102,6 @@ class ImageStore(ABC):
         """Which pixels (N,) no mask excludes, bool (N,); ``None`` where the scene has no masks."""
         return None if self._unmasked is None else self._unmasked[pixels]
 
-    def _read_masks(self) -> Tensor | None:
-        if self.dataset._dataparser_outputs.mask_filenames is None:
-            return None
-        masks = [self.dataset.get_data(index)["mask"].reshape(-1).bool() for index in range(len(self.dataset))]
-        return torch.cat(masks)
-
     # From an index to a place
 
     def positions(self, pixels: Tensor) -> Tensor:
@@ -133,18 +125,42 @@ class ImageStore(ABC):
 
     # Colours
 
+    @abstractmethod
     def colours(self, pixels: Tensor, background: Tensor) -> Tensor:
         """Colours (N, 3) in [0, 1] of pixel indices (N,), on a background (3,)."""
-        values = self._values(pixels).float() / 255
-        if values.shape[1] == 3:
-            return values
-        alpha = values[:, 3:]
-        return values[:, :3] * alpha + background * (1 - alpha)
 
     def tile_colours(self, place: ViewTile, background: Tensor) -> Tensor:
         """Colours (h, w, 3) in [0, 1] of a tile, on a background (3,)."""
         colours = self.colours(self.tile_pixels(place), background)
         return colours.view(place.tile.height, place.tile.width, 3)
+
+    def checksums(self) -> Tensor:
+        """A checksum (images,) of what is known of each image."""
+        return torch.tensor([self._checksum(view) for view in range(len(self.sizes))])
+
+    @abstractmethod
+    def _checksum(self, view: int) -> int:
+        """Of one image."""
+
+
+class FileStore(ImageStore):
+    """Pixels as files hold them: 8 bits, with their alpha channel.
+
+    Args:
+        dataset: images and cameras.
+        need_alpha: whether images without an alpha channel are refused.
+    """
+
+    def __init__(self, dataset: InputDataset, *, need_alpha: bool):
+        super().__init__(dataset.cameras, _read_masks(dataset))
+        self.dataset, self.need_alpha = dataset, need_alpha
+
+    def colours(self, pixels: Tensor, background: Tensor) -> Tensor:
+        values = self._values(pixels).float() / 255
+        if values.shape[1] == 3:
+            return values
+        alpha = values[:, 3:]
+        return values[:, :3] * alpha + background * (1 - alpha)
 
     @abstractmethod
     def _values(self, pixels: Tensor) -> Tensor:
@@ -154,11 +170,8 @@ class ImageStore(ABC):
     def image(self, view: int) -> Tensor:
         """What the file of a view holds, row by row: uint8 (H * W, C), with as many channels as any image has."""
 
-    def checksums(self) -> Tensor:
-        """A checksum (images,) of the pixels of each image."""
-        return torch.tensor([zlib.crc32(self.image(view).numpy()) for view in range(len(self.sizes))])
-
-    # Other images of the same cameras
+    def _checksum(self, view: int) -> int:
+        return zlib.crc32(self.image(view).numpy())
 
     def show_frame(self, filenames: Sequence[Path]) -> None:
         """Replace the images by those of another time, one for each camera and of the same sizes.
@@ -178,15 +191,12 @@ class ImageStore(ABC):
     def _decode(self, view: int) -> np.ndarray:
         """(H, W, 3 or 4)"""
         image = self.dataset.get_numpy_image(view)
-        if self.need_alpha and image.shape[2] != 4:
-            raise SceneError(
-                f"{self.dataset.image_filenames[view]} has {image.shape[2]} channels, but a scene in Blender layout "
-                "needs RGBA images; to take opaque ones as they are, add --pipeline.datamanager.allow-opaque True"
-            )
+        if self.need_alpha:
+            check_alpha(self.dataset.image_filenames[view], image)
         return image
 
 
-class PixelStore(ImageStore):
+class PixelStore(FileStore):
     """All pixels in one uint8 table."""
 
     def __init__(self, dataset: InputDataset, *, need_alpha: bool):
@@ -206,21 +216,21 @@ class PixelStore(ImageStore):
         return self.table[self.first[view] : self.first[view + 1]]
 
 
-class LazyPixelStore(ImageStore):
+class LazyPixelStore(FileStore):
     """Images that are read when a pixel of them is asked for; the last ones stay decoded.
 
     Args:
-        dataset, need_alpha: see :class:`ImageStore`.
+        dataset, need_alpha: see :class:`FileStore`.
         keep: how many stay.
     """
 
     def __init__(self, dataset: InputDataset, *, need_alpha: bool, keep: int):
         super().__init__(dataset, need_alpha=need_alpha)
-        self.keep = keep
-        self._decoded: OrderedDict[int, np.ndarray] = OrderedDict()
+        self.held = HeldImages(self._decode, keep)
+        self._channels: int | None = None
 
     def _forget(self) -> None:
-        self._decoded.clear()
+        self.held.clear()
         self._channels = None
 
     def _values(self, pixels: Tensor) -> Tensor:
@@ -229,7 +239,7 @@ class LazyPixelStore(ImageStore):
         shared = self._shared_channels() if len(present) > 1 else None
         values: Tensor | None = None
         for number in present:
-            chosen, image = view == number, self._held(number)
+            chosen, image = view == number, self.held[number]
             channels = shared or image.shape[2]
             flat = torch.from_numpy(_with_channels(image, channels).reshape(-1, channels))
             found = flat[pixels[chosen] - self.first[number]]
@@ -240,16 +250,7 @@ class LazyPixelStore(ImageStore):
 
     def image(self, view: int) -> Tensor:
         channels = self._shared_channels()
-        return torch.from_numpy(_with_channels(self._held(view), channels).reshape(-1, channels))
-
-    def _held(self, view: int) -> np.ndarray:
-        if view in self._decoded:
-            self._decoded.move_to_end(view)
-        else:
-            while len(self._decoded) >= max(1, self.keep):
-                self._decoded.popitem(last=False)
-            self._decoded[view] = self._decode(view)
-        return self._decoded[view]
+        return torch.from_numpy(_with_channels(self.held[view], channels).reshape(-1, channels))
 
     def _shared_channels(self) -> int:
         if self._channels is None:
@@ -258,6 +259,55 @@ class LazyPixelStore(ImageStore):
             headers = look_at_all(self.dataset.image_filenames)
             self._channels = 4 if any(header.has_alpha for header in headers) else 3
         return self._channels
+
+
+class HeldImages:
+    """Images (H, W, C) by their numbers, of which the last ones asked for stay decoded.
+
+    Args:
+        decode: makes the image of a number.
+        keep: how many stay; all where it is ``None``.
+    """
+
+    def __init__(self, decode: Callable[[int], np.ndarray], keep: int | None):
+        self._decode, self._keep = decode, keep
+        self._images: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if number in self._images:
+            self._images.move_to_end(number)
+        else:
+            while self._keep is not None and len(self._images) >= self._keep:
+                self._images.popitem(last=False)
+            self._images[number] = self._decode(number)
+        return self._images[number]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def clear(self) -> None:
+        """Hold none."""
+        self._images.clear()
+
+
+def check_alpha(path: Path, image: np.ndarray) -> None:
+    """Raise where an image (H, W, C) has no alpha channel.
+
+    Raises:
+        SceneError: so it is.
+    """
+    if image.shape[2] != 4:
+        raise SceneError(
+            f"{path} has {image.shape[2]} channels, but a scene in Blender layout needs RGBA images; to take opaque "
+            "ones as they are, add --pipeline.datamanager.allow-opaque True"
+        )
+
+
+def _read_masks(dataset: InputDataset) -> Tensor | None:
+    """Which pixels (P,) of all images no mask excludes."""
+    if dataset._dataparser_outputs.mask_filenames is None:
+        return None
+    return torch.cat([dataset.get_data(index)["mask"].reshape(-1).bool() for index in range(len(dataset))])
 
 
 def read_image(path: Path, size: tuple[int, int], *, scaled: bool) -> np.ndarray:

@@ -62,7 +62,7 @@ def test_nothing_depends_on_how_many_are_held(folder, held):
         assert torch.equal(first.origins, other.origins)
         assert all(torch.equal(value, others[name]) for name, value in second.items())
     assert torch.equal(lazy.pixels.checksums(), table.pixels.checksums())
-    assert len(lazy.pixels._decoded) <= held
+    assert len(lazy.pixels.held) <= held
     assert lazy.pixels.colours(torch.zeros(0, dtype=torch.long), torch.ones(3)).shape == (0, 3)
 
 
