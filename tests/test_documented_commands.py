@@ -59,6 +59,7 @@ RUN_BY = {
     "python tools/dataset_converters/split_dota.py": (
         "tests/tools/test_split_dota.py::test_commands_of_the_page_of_data"
     ),
+    "python tools/dataset_converters/nuscenes.py": "tests/datasets/test_nuscenes_infos.py::test_the_tool",
     "python tools/dataset_converters/split_vhr10.py": "tests/tools/test_split_vhr10.py::test_the_command",
     "python tools/train.py configs/rank_detr.py": "tests/tools/test_tools.py::test_train_then_test",
     "python tools/train.py configs/rank_detr.py --resume": (

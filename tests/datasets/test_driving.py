@@ -22,20 +22,12 @@ from perception.datasets.synthetic.driving_bodies import KINDS
 from perception.datasets.synthetic.driving_rigs import nuscenes_rig
 from perception.datasets.synthetic.driving_view import render
 from perception.geometry import boxes3d, cameras
-
-PARAMS = driving.Params(num_train=1, num_val=1, frames=3, width=96, samples=1, columns=360, crowd=4, seed=3)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("driving") / "nuscenes"
-    driving.write(out, PARAMS)
-    return out
+from tests.datasets.driving_set import PARAMS
 
 
 @pytest.fixture(scope="module")
-def devkit(folder):
-    return NuScenes("v1.0-mini", str(folder), verbose=False)
+def devkit(driving_folder):
+    return NuScenes("v1.0-mini", str(driving_folder), verbose=False)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +133,7 @@ class TestNuScenes:
                 compared += 1
         assert compared > 15
 
-    def test_pixels_lie_in_the_projected_boxes(self, folder, devkit):
+    def test_pixels_lie_in_the_projected_boxes(self, devkit):
         """Of an object that stands: cameras and boxes belong to different moments."""
         world = next(iter(PARAMS.worlds()))[2]
         sample = devkit.get("sample", devkit.scene[0]["first_sample_token"])
@@ -173,7 +165,7 @@ class TestNuScenes:
                     checked += 1
         assert checked >= 2
 
-    def test_images_are_what_was_rendered(self, folder, devkit):
+    def test_images_are_what_was_rendered(self, devkit):
         sample = devkit.get("sample", devkit.scene[0]["first_sample_token"])
         token = sample["data"]["CAM_FRONT"]
         camera = nuscenes_rig(PARAMS.width, PARAMS.height, PARAMS.columns).cameras[0]
@@ -194,11 +186,12 @@ class TestNuScenes:
             assert mask[mask.shape[0] - int(10 * y), int(10 * x)] == 255
             assert 0.05 < (mask > 0).mean() < 0.5
 
-    def test_same_parameters_same_bytes(self, folder, tmp_path):
-        driving.write(tmp_path / "again", PARAMS)
-        names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    def test_same_parameters_same_bytes(self, driving_folder, tmp_path):
+        again = tmp_path / "again"
+        driving.write(again, PARAMS)
+        names = [str(path.relative_to(again)) for path in again.rglob("*") if path.is_file()]
         assert len(names) == 13 + 1 + 2 + 6 * 7
-        _, different, missing = filecmp.cmpfiles(folder, tmp_path / "again", names, shallow=False)
+        _, different, missing = filecmp.cmpfiles(driving_folder, again, names, shallow=False)
         assert not different
         assert not missing
 
