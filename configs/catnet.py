@@ -4,15 +4,8 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.cat_mask_rcnn_r50 import *
+    from ._base_.catnet_3x import *
     from ._base_.isaid import *
-    from ._base_.schedule_1x import *
 
 model.roi_head.bbox_head.num_classes = len(classes)
 model.roi_head.mask_head.num_classes = len(classes)
-
-max_epochs = 36
-optim_wrapper.optimizer.lr = 0.01  # for 8 images a step
-param_scheduler[1].end = max_epochs
-param_scheduler[1].milestones = [28, 34]
-train_cfg.max_epochs = max_epochs
-auto_scale_lr.base_batch_size = 8

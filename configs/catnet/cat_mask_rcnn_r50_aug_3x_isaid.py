@@ -5,9 +5,12 @@ from mmengine.config import read_base
 with read_base():
     from ..catnet import *
 
-from mmdet.datasets.transforms import RandomChoiceResize
+from mmcv.transforms import RandomChoiceResize
 
-train_pipeline[2] = dict(
-    type=RandomChoiceResize, scales=[(1400, height) for height in (1200, 1000, 800, 600, 400)], keep_ratio=True
+train_pipeline[3] = dict(
+    type=RandomChoiceResize,
+    resize_type=Resize,
+    scales=[(1400, height) for height in (1200, 1000, 800, 600, 400)],
+    keep_ratio=True,
 )
 train_dataloader["dataset"]["pipeline"] = train_pipeline

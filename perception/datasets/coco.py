@@ -23,6 +23,8 @@ class CocoObjects(CocoDataset):
     """mmdet's data set of boxes and instance masks, whose labels follow the names in ``metainfo["classes"]``.
 
     A file may list its categories in any order and under any ids, and may leave out ``area`` and ``iscrowd``.
+    ``filter_cfg`` may have ``max_objects``: images with more objects, whose masks would not fit into memory, are not
+    trained on.
 
     Args:
         subset: True: objects of further categories are left out; else such a file is refused.
@@ -54,6 +56,14 @@ class CocoObjects(CocoDataset):
     def open(self, path: str) -> NamedCoco:
         """The index of an annotation file."""
         return self.index(path, **self.matching)
+
+    def filter_data(self) -> list[dict]:
+        """The images that are trained on."""
+        kept = super().filter_data()
+        most = (self.filter_cfg or {}).get("max_objects")
+        if most is None or self.test_mode:
+            return kept
+        return [info for info in kept if len(info["instances"]) <= most]
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """One image and its objects.

@@ -20,7 +20,10 @@ from torch.utils.data import BatchSampler, Sampler
 
 
 class SeededIndex(int):
-    """An index into a data set with the seed for this draw's augmentations."""
+    """An index into a data set with the seed for this draw's augmentations.
+
+    Sets that repeat or join others find the place in these by a remainder or a difference, which keep the seed.
+    """
 
     seed: int
 
@@ -28,6 +31,12 @@ class SeededIndex(int):
         self = super().__new__(cls, index)
         self.seed = seed
         return self
+
+    def __mod__(self, other: int) -> SeededIndex:
+        return SeededIndex(int(self) % other, self.seed)
+
+    def __sub__(self, other: int) -> SeededIndex:
+        return SeededIndex(int(self) - other, self.seed)
 
     def __reduce__(self) -> tuple:
         return SeededIndex, (int(self), self.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from mmdet.datasets import AspectRatioBatchSampler
 from mmdet.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler, Sampler
 
@@ -44,3 +45,8 @@ class ResumableEpochBatchSampler(BatchSampler):
         sampler = self.sampler
         sequence = np.random.SeedSequence([sampler.seed, sampler.rank, sampler.epoch, position])
         return int(sequence.generate_state(1)[0])
+
+
+@DATA_SAMPLERS.register_module()
+class ResumableEpochAspectRatioBatchSampler(ResumableEpochBatchSampler, AspectRatioBatchSampler):
+    """The same with portrait and landscape images in batches of their own."""

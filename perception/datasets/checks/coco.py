@@ -173,15 +173,22 @@ def _look_at_filter(dataset: DataSet, facts: CocoFacts, findings: Findings) -> N
         return
     small = np.minimum(facts.widths, facts.heights) < limits.get("min_size", 0)
     empty = (np.array(facts.objects) == 0) & bool(limits.get("filter_empty_gt"))
-    if (small | empty).all():
+    most = limits.get("max_objects") or np.inf
+    crowded = np.array(facts.objects) > most
+    if (small | empty | crowded).all():
         findings.error(
             f"no image is left to train on: {int(small.sum())} are smaller than {limits.get('min_size', 0)} pixels "
-            f"(filter_cfg.min_size), {int(empty.sum())} have no objects"
+            f"(filter_cfg.min_size), {int(empty.sum())} have no objects, {int(crowded.sum())} more than {most:g} "
+            "(filter_cfg.max_objects)"
         )
-    elif small.any():
-        names = [facts.names[place] for place in np.flatnonzero(small)]
-        findings.warn(
-            f"{len(names)} of {len(small)} images are smaller than {limits['min_size']} pixels and are left out: "
-            f"{some(names)}",
-            "lower filter_cfg.min_size of the training data set to keep them",
-        )
+        return
+    for left_out, what, advice in (
+        (small, f"are smaller than {limits.get('min_size')} pixels", "lower filter_cfg.min_size"),
+        (crowded, f"have more than {most:g} objects", "raise filter_cfg.max_objects"),
+    ):
+        names = [facts.names[place] for place in np.flatnonzero(left_out)]
+        if names:
+            findings.warn(
+                f"{len(names)} of {len(left_out)} images {what} and are left out: {some(names)}",
+                f"{advice} of the training data set to keep them",
+            )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, str] = {
     "shapes": "2D shapes on textured backgrounds: boxes and instance masks in COCO format",
     "regions": "grounds with small and thin things on them: label maps in the layout of ADE20K",
-    "harbours": "aerial scenes with ships, planes, vehicles and tanks: rotated boxes in DOTA format",
+    "harbours": "aerial scenes with ships, planes, vehicles, tanks: rotated boxes in DOTA format, or masks in COCO's",
     "bridges": "large aerial scenes with rivers and bridges of every length: rotated boxes in DOTA format",
     "cities": "towns from above and from the street: panoramas and satellite tiles in the layout of VIGOR",
     "driving": "streets with traffic: images of camera rigs, LiDAR and boxes in the formats of nuScenes and KITTI",

@@ -61,6 +61,12 @@ def body_of(item: AerialObject) -> Outline:
     return _placed(_BODIES[item.kind], item)
 
 
+def crown_of(tree: Tree) -> Outline:
+    """A tree's ragged outline in pixels."""
+    rng = np.random.default_rng(tree.texture_seed)
+    return (outlines.regular_polygon(24) * rng.uniform(0.8, 1, size=(24, 1)) * tree.radius + np.asarray(tree.centre),)
+
+
 # ----------------------------------------------------------------------------------------------------------- outlines
 
 
@@ -195,10 +201,8 @@ def draw_object(canvas: np.ndarray, item: AerialObject, light: float) -> Stamp:
 
 def draw_tree(canvas: np.ndarray, tree: Tree, light: float) -> Stamp:
     """Paint a crown with its shadow; returns its coverage."""
-    rng = np.random.default_rng(tree.texture_seed)
-    ragged = outlines.regular_polygon(24) * rng.uniform(0.8, 1, size=(24, 1)) * tree.radius + np.asarray(tree.centre)
     reach = 0.4 * tree.radius
-    stamp = outlines.rasterise((ragged,), margin=1 + int(np.ceil(2 * reach)))
+    stamp = outlines.rasterise(crown_of(tree), margin=1 + int(np.ceil(2 * reach)))
     cast_shadow(canvas, stamp, reach, light)
     _draw_surface(canvas, stamp, tree.texture_seed, "marbled", tree.colour, light)
     return stamp

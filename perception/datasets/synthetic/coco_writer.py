@@ -11,7 +11,7 @@ Segmentations are run-length encoded, which keeps holes and single pixels exact;
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,20 +51,30 @@ class CocoWriter:
         self._annotations: list[dict] = []
         self._image_folder.mkdir(parents=True)
 
-    def add(self, image: np.ndarray, masks: np.ndarray, labels: Sequence[int]) -> None:
+    def add(
+        self,
+        image: np.ndarray,
+        masks: Iterable[np.ndarray],
+        labels: Sequence[int],
+        crowds: Iterable[bool] | None = None,
+    ) -> None:
         """Write one picture and remember its instances.
 
         Args:
             image: `uint8` `[H, W, 3]` RGB.
-            masks: `bool` `[N, H, W]` visible pixels of each instance, none empty.
+            masks: `bool` `[H, W]` visible pixels of each of N instances; one without any is left out.
             labels: N class indices.
+            crowds: N flags of instances that training and evaluation leave out; None: there are none.
         """
         height, width = image.shape[:2]
         index = len(self._images)
         name = f"{index:06d}.jpg"
         write_jpeg(self._image_folder / name, image)
         self._images.append({"id": index + 1, "file_name": name, "height": height, "width": width, "license": 1})
-        for mask, label in zip(masks, labels, strict=True):
+        crowds = [False] * len(labels) if crowds is None else crowds
+        for mask, label, crowd in zip(masks, labels, crowds, strict=True):
+            if not mask.any():
+                continue
             encoded_mask = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
             self._annotations.append(
                 {
@@ -74,7 +84,7 @@ class CocoWriter:
                     "bbox": rle.toBbox(encoded_mask).tolist(),
                     "area": int(rle.area(encoded_mask)),
                     "segmentation": {"size": [height, width], "counts": encoded_mask["counts"].decode("ascii")},
-                    "iscrowd": 0,
+                    "iscrowd": int(crowd),
                 }
             )
 

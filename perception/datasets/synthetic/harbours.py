@@ -1,22 +1,23 @@
-"""Aerial pictures with rotated boxes in DOTA's format: harbours, aprons, car parks, tank farms, roads.
+"""Aerial pictures with rotated boxes in DOTA's format, or instance masks in COCO's: harbours, aprons, car parks, roads.
 
 A scene is divided into rectangular zones, all turned by one angle, each with one kind of layout. Moored ships, parked
 vehicles and planes stand in rows so tight that their upright boxes overlap. Tanks and roundabouts look the same from
 every side; as in DOTA their boxes are upright. Boxes are those of whole objects, also where a tree or the picture's
-border hides a part; objects that are mostly hidden or tiny are flagged as difficult. A picture of any size can be
-made; objects keep their size in pixels.
+border hides a part; objects that are mostly hidden or tiny are flagged as difficult. Masks are what one sees of an
+object. A picture of any size can be made; objects keep their size in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from perception.datasets.synthetic import aerial, textures
+from perception.datasets.synthetic import aerial, outlines, textures
 from perception.datasets.synthetic.aerial import AerialObject, Palette, Patch, Point, Tree
+from perception.datasets.synthetic.coco_writer import CocoWriter
 from perception.datasets.synthetic.dota_writer import DotaWriter
 from perception.datasets.synthetic.folder import Recipe, Summary, fill_splits, publish
 from perception.datasets.synthetic.harbour_layouts import LAYOUTS, Zone
@@ -49,6 +50,12 @@ class Params(PictureParams):
     """The choices that determine the files."""
 
     min_size: int = field(default=192, metadata={"help": "shortest image side in pixels"})
+    format: str = field(default="dota", metadata={"help": "labels: dota (rotated boxes) or coco (instance masks)"})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.format not in _WRITERS:
+            raise ValueError(f"format must be one of {', '.join(_WRITERS)}, not {self.format!r}")
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,19 @@ def _visible_shares(height: int, width: int, stamps: list[Stamp], crowns: list[S
     return np.array(shares)
 
 
+def visible_masks(scene: Scene) -> Iterator[np.ndarray]:
+    """Which pixels show each object, bool `[H, W]`, in the order of the scene: those that it covers by half or more,
+    and that nothing above it covers so.
+    """
+    owner = np.full((scene.height, scene.width), -1, np.int32)
+    covered = [aerial.body_of(item) for item in scene.objects] + [aerial.crown_of(tree) for tree in scene.trees]
+    for index, outline in enumerate(covered):
+        stamp = outlines.rasterise(outline)
+        picture, own = stamp.clip(scene.height, scene.width)
+        owner[picture][stamp.coverage[own] >= 0.5] = index
+    return (owner == index for index in range(len(scene.objects)))
+
+
 # ----------------------------------------------------------------------------------------------------------- writing
 
 
@@ -188,9 +208,12 @@ def write(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
-    """Write the data set `out`: `{train,val}/{images,labelTxt,annfiles}` (see `dota_writer`).
+    """Write the data set `out`: `{train,val}/{images,labelTxt,annfiles}` (see `dota_writer`), or
+    `images/{train,val}/*.jpg` and `annotations/instances_{train,val}.json` (`coco_writer`).
 
     Nothing is visible at `out` before everything is there. A complete set of the same parameters is left as it is.
+    COCO's format has no difficult objects: these are crowds, which training and evaluation leave out alike, and what
+    is hidden altogether is not listed.
 
     Args:
         overwrite: replace a generated set that has other parameters or lost files.
@@ -203,16 +226,42 @@ def write(
 
     def fill(root: Path) -> dict[str, dict[str, int]]:
         def fill_split(split: str, numbers: Iterator[int]) -> dict[str, int]:
-            writer = DotaWriter(root, split, source="perception", gsd=0.5)
-            for index in numbers:
-                scene = scene_of(params, split, index)
-                image, visible = render(scene)
-                corners = np.array([aerial.corners_of(item) for item in scene.objects]).reshape(-1, 4, 2)
-                lengths = np.array([max(item.length, item.width) for item in scene.objects])
-                difficult = (visible < EASY_VISIBLE) | (lengths < EASY_LENGTH)
-                writer.add(image, corners, [item.kind for item in scene.objects], difficult)
-            return writer.finish()
+            return _WRITERS[params.format](root, split, (scene_of(params, split, index) for index in numbers))
 
         return fill_splits({"train": params.num_train, "val": params.num_val}, fill_split, on_progress)
 
-    return publish(out, Recipe("harbours", VERSION, asdict(params)), fill, overwrite=overwrite)
+    values = asdict(params)
+    if params.format == "dota":  # as sets were recorded before there was a choice
+        del values["format"]
+    return publish(out, Recipe("harbours", VERSION, values), fill, overwrite=overwrite)
+
+
+def _write_boxes(root: Path, split: str, scenes: Iterator[Scene]) -> dict[str, int]:
+    writer = DotaWriter(root, split, source="perception", gsd=0.5)
+    for scene in scenes:
+        image, visible = render(scene)
+        corners = np.array([aerial.corners_of(item) for item in scene.objects]).reshape(-1, 4, 2)
+        writer.add(image, corners, [item.kind for item in scene.objects], _difficult(scene, visible))
+    return writer.finish()
+
+
+def _write_masks(root: Path, split: str, scenes: Iterator[Scene]) -> dict[str, int]:
+    writer = CocoWriter(
+        root, split, HARBOUR_CLASSES, description="Synthetic aerial scenes with exact masks", supercategory="aerial"
+    )
+    for scene in scenes:
+        image, visible = render(scene)
+        labels = [HARBOUR_CLASSES.index(item.kind) for item in scene.objects]
+        writer.add(image, visible_masks(scene), labels, _difficult(scene, visible))
+    return writer.finish()
+
+
+def _difficult(scene: Scene, visible: np.ndarray) -> Sequence[bool]:
+    lengths = np.array([max(item.length, item.width) for item in scene.objects])
+    return (visible < EASY_VISIBLE) | (lengths < EASY_LENGTH)
+
+
+_WRITERS: dict[str, Callable[[Path, str, Iterator[Scene]], dict[str, int]]] = {
+    "dota": _write_boxes,
+    "coco": _write_masks,
+}
