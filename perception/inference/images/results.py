@@ -27,6 +27,18 @@ class MaskCrop:
         height, width = self.inside.shape
         return self.left, self.top, self.left + width, self.top + height
 
+    def reduced(self, factor: int) -> MaskCrop:
+        """In an image `factor` times as small: pixels of which half and more is inside, else all that have a share."""
+        height, width = self.inside.shape
+        left, top = self.left // factor, self.top // factor
+        before = self.top - top * factor, self.left - left * factor
+        after = -(before[0] + height) % factor, -(before[1] + width) % factor
+        padded = np.pad(self.inside, ((before[0], after[0]), (before[1], after[1])))
+        rows, columns = (side // factor for side in padded.shape)
+        shares = padded.reshape(rows, factor, columns, factor).mean((1, 3), dtype=np.float32)
+        inside = shares >= 0.5
+        return MaskCrop(left, top, inside if inside.any() else shares > 0)
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -56,9 +68,12 @@ class Detections:
         return upright_bounds(torch.from_numpy(self.boxes)).numpy() if self.rotated else self.boxes
 
     def scaled(self, factor: float) -> Detections:
-        """In an image `factor` times as large; without the masks, whose pixels do not scale."""
+        """In an image `factor` times as large; with masks where that is one k-th, else without."""
         sizes = [factor, factor, factor, factor, 1] if self.rotated else [factor] * 4
-        return Detections(self.boxes * np.asarray(sizes, self.boxes.dtype), self.scores, self.labels)
+        times, masks = round(1 / factor), None
+        if self.masks is not None and times * factor == 1:
+            masks = [mask.reduced(times) for mask in self.masks]
+        return Detections(self.boxes * np.asarray(sizes, self.boxes.dtype), self.scores, self.labels, masks)
 
 
 @dataclass(frozen=True)

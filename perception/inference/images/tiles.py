@@ -51,22 +51,32 @@ def tiles(width: int, height: int, tiling: Tiling) -> list[Tile]:
     ]
 
 
-def cut_by_window(bounds: np.ndarray, window: Window, width: int, height: int, margin: float = 2.0) -> np.ndarray:
-    """Which boxes reach an edge of a window behind which the image goes on: (N,) bool of (N, 4) xyxy in the image.
+def cut_sides(
+    bounds: np.ndarray, window: Window, width: int, height: int, margin: float | np.ndarray = 2.0
+) -> np.ndarray:
+    """Which boxes reach which edges of a window behind which the image goes on.
 
     What lies there is likely a part of an object that another tile shows whole.
+
+    Args:
+        bounds: (N, 4) xyxy in the image.
+        window: of the image, which has `width` x `height` pixels.
+        margin: boxes that end fewer pixels before an edge reach it, too; (N, 2) across and down, or one for all.
+
+    Returns:
+        (N, 4) bool: left, top, right, bottom.
     """
     x1, y1, x2, y2 = bounds.T
-    cut = np.zeros(len(bounds), bool)
-    if window.left > 0:
-        cut |= x1 < window.left + margin
-    if window.top > 0:
-        cut |= y1 < window.top + margin
-    if window.right < width:
-        cut |= x2 > window.right - margin
-    if window.bottom < height:
-        cut |= y2 > window.bottom - margin
-    return cut
+    across, down = np.broadcast_to(margin, (len(bounds), 2)).T
+    return np.stack(
+        [
+            (x1 < window.left + across) & (window.left > 0),
+            (y1 < window.top + down) & (window.top > 0),
+            (x2 > window.right - across) & (window.right < width),
+            (y2 > window.bottom - down) & (window.bottom < height),
+        ],
+        1,
+    )
 
 
 def _spans(length: int, tiling: Tiling) -> list[tuple[int, int, int]]:

@@ -10,7 +10,7 @@ import torch
 from perception.geometry.rotated_boxes import upright_bounds
 from perception.inference.images.merging import TileMerger
 from perception.inference.images.results import Detections, MaskCrop
-from perception.inference.images.tiles import Tiling, Window, cut_by_window, tiles
+from perception.inference.images.tiles import Tiling, Window, cut_sides, tiles
 
 SIZES = [(1000, 700), (1024, 1024), (1025, 300), (100, 90), (3000, 2000), (1848, 1848)]
 
@@ -52,8 +52,11 @@ def test_overlaps_that_make_no_progress_are_refused(overlap):
 
 def test_only_inner_edges_cut():
     bounds = np.array([[0, 0, 20, 20], [95, 40, 100, 50], [20, 20, 30, 30], [50, 88, 60, 99.0]])
-    assert cut_by_window(bounds, Window(0, 0, 100, 100), 200, 100).tolist() == [False, True, False, False]
-    assert cut_by_window(bounds, Window(0, 0, 100, 100), 100, 200).tolist() == [False, False, False, True]
+    left, top, right, bottom = cut_sides(bounds, Window(0, 0, 100, 100), 200, 100).T.tolist()
+    assert right == [False, True, False, False]
+    assert not any(left + top + bottom)
+    assert cut_sides(bounds, Window(0, 0, 100, 100), 100, 200)[:, 3].tolist() == [False, False, False, True]
+    assert cut_sides(bounds, Window(1, 1, 99, 99), 100, 100)[0].tolist() == [True, True, False, False]
 
 
 def _rotated(*rows, scores=None, labels=None):
