@@ -60,6 +60,15 @@ RUN_BY = {
         "tests/tools/test_split_dota.py::test_commands_of_the_page_of_data"
     ),
     "python tools/dataset_converters/nuscenes.py": "tests/datasets/test_nuscenes_infos.py::test_the_tool",
+    "python tools/dataset_converters/split_coco.py": (
+        "tests/projects/catnet/test_recipes.py::test_commands_of_the_page_of_data"
+    ),
+    "python tools/dataset_converters/voc_to_coco.py": (
+        "tests/projects/catnet/test_recipes.py::test_commands_of_the_page_of_data"
+    ),
+    "python tools/dataset_converters/prepare_dior.py": (
+        "tests/datasets/test_voc.py::test_dior_gets_its_layout_and_names"
+    ),
     "python tools/dataset_converters/split_vhr10.py": "tests/tools/test_split_vhr10.py::test_the_command",
     "python tools/train.py configs/rank_detr.py": "tests/tools/test_tools.py::test_train_then_test",
     "python tools/train.py configs/rank_detr.py --resume": (
@@ -79,6 +88,15 @@ RUN_BY = {
         "tests/projects/arc/test_training.py::test_tools_train_and_test_the_demo"
     ),
     "python tools/test.py configs/arc.py": "tests/projects/arc/test_training.py::test_tools_train_and_test_the_demo",
+    "python tools/train.py configs/demo/catnet.py": (
+        "tests/projects/catnet/test_training.py::test_tools_train_test_and_infer"
+    ),
+    "python tools/test.py configs/demo/catnet.py": (
+        "tests/projects/catnet/test_training.py::test_tools_train_test_and_infer"
+    ),
+    "python tools/infer.py configs/demo/catnet.py": (
+        "tests/projects/catnet/test_training.py::test_tools_train_test_and_infer"
+    ),
     "python tools/train.py configs/demo/freqfusion.py": "tests/projects/freqfusion/test_training.py::test_tools",
     "python tools/test.py configs/demo/freqfusion.py": "tests/projects/freqfusion/test_training.py::test_tools",
     "python tools/infer.py CONFIG": (

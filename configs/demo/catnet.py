@@ -1,6 +1,7 @@
 """CAT Mask R-CNN on the built-in aerial scenes, without initial weights: about four minutes on two CPU cores.
 
-Data: ``python tools/make_demo_data.py harbours --format coco --out data/demo/harbours_coco --num-train 400 --num-val 100``.
+Data: ``python tools/make_demo_data.py harbours --format coco --out data/demo/harbours_coco --num-train 400
+--num-val 100``.
 ``catnet_plain.py`` is its plain twin, Mask R-CNN.
 """
 

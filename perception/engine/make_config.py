@@ -81,7 +81,8 @@ def make_config(wishes: Wishes) -> list[str]:
     else:
         raise UserError(
             f"{wishes.recipe} reads data as {train.kind.__name__} does; configs are made for recipes on COCO's format, "
-            "on DOTA's (configs/arc.py) and on masks (configs/freqfusion.py)"
+            "on DOTA's (configs/arc.py) and on masks (configs/freqfusion.py); tools/dataset_converters/voc_to_coco.py "
+            "turns labels of Pascal VOC into COCO's format"
         )
     notes = [*_said_of(data), *data.notes]
     if issubclass(train.kind, DOTADataset):
@@ -168,13 +169,39 @@ def _module(recipe: str, out: Path) -> str:
     return "." * (ups + 1) + ".".join(names)
 
 
-def _root(split: str, place: Place) -> tuple[list[str], Path | None]:
+def _unwrapped(dataset: dict, key: str) -> list[str]:
+    """Lines that put one plain data set in the place of a recipe's that joins or repeats some.
+
+    Args:
+        dataset: of the recipe.
+        key: its name in the config.
+    """
+    lines = []
+    while "dataset" in dataset or "datasets" in dataset:
+        if "datasets" in dataset:
+            lines.append(f"{key} = {key}.datasets[0]  # the recipe joins several")
+            dataset = dataset["datasets"][0]
+        else:
+            lines.append(f"{key} = {key}.dataset  # an epoch sees each image once")
+            dataset = dataset["dataset"]
+    return lines
+
+
+def _repetitions(dataset: dict) -> int:
+    """How often an epoch of the recipe sees each image."""
+    times = 1
+    while "dataset" in dataset:
+        times, dataset = times * dataset.get("times", 1), dataset["dataset"]
+    return times
+
+
+def _root(dataset: str, place: Place) -> tuple[list[str], Path | None]:
     """The setting of ``data_root``, and that folder; None where annotations and images are far from each other."""
     folders = [path.absolute() for path in (place.annotations, place.images, place.maps) if path is not None]
     root = Path(os.path.commonpath([folder.parent if folder.is_file() else folder for folder in folders]))
     if len(root.parts) < 3:
-        return [f'{split}_dataloader.dataset.data_root = ""'], None
-    return [f"{split}_dataloader.dataset.data_root = {_literal(f'{root}/')}"], root
+        return [f'{dataset}.data_root = ""'], None
+    return [f"{dataset}.data_root = {_literal(f'{root}/')}"], root
 
 
 def _below(path: Path, root: Path | None) -> str:
@@ -183,10 +210,15 @@ def _below(path: Path, root: Path | None) -> str:
 
 
 def _coco_lines(cfg: Config, data: OwnData) -> tuple[list[str], list[str]]:
+    if not cfg.get("val_dataloader"):
+        raise UserError(
+            f"{cfg.filename} has no validation data (val_dataloader): choose a recipe that evaluates while it trains"
+        )
     lines = []
     for split, place in data.places.items():
-        settings, root = _root(split, place)
         dataset = f"{split}_dataloader.dataset"
+        lines += _unwrapped(cfg[f"{split}_dataloader"].dataset, dataset)
+        settings, root = _root(dataset, place)
         prefix = f"img={_below(place.images, root)}" + (f", seg={_below(place.maps, root)}" if place.maps else "")
         lines += [
             f"{dataset}.metainfo = metainfo",
@@ -208,8 +240,8 @@ def _dota_lines(cfg: Config, data: OwnData) -> tuple[list[str], list[str]]:
     lines = []
     for split, place in data.places.items():
         loader = "train" if split == "train" else "test"  # recipes for DOTA's server have no validation
-        settings, root = _root(loader, place)
         dataset = f"{loader}_dataloader.dataset"
+        settings, root = _root(dataset, place)
         lines += [
             f"{dataset}.metainfo = metainfo",
             *settings,
@@ -266,7 +298,7 @@ def _mask_lines(data: OwnData, zero_is_unlabelled: bool) -> tuple[list[str], lis
         ")",
     ]
     for split, place in data.places.items():
-        (setting,), root = _root(split, place)
+        (setting,), root = _root(f"{split}_dataloader.dataset", place)
         folders = f"img_path={_below(place.images, root)}, seg_map_path={_below(place.annotations, root)}"
         lines += [
             f"{split}_dataloader.dataset = dict(",
@@ -346,7 +378,11 @@ def _schedule_lines(cfg: Config, wishes: Wishes, data: OwnData) -> tuple[list[st
     rate = scaled_learning_rate(cfg, total)
     notes.append(f"a step has {wishes.gpus} GPU{'s' * (wishes.gpus > 1)} x {batch_size} = {total} images; {rate.note}")
     lines += rate.lines
-    schedule = scaled_schedule(cfg, data.places["train"].count, total, wishes.epochs)
+    times = _repetitions(cfg.train_dataloader.dataset)
+    epochs = wishes.epochs
+    if times > 1 and epochs is None and "max_epochs" in cfg.train_cfg:
+        epochs = times * cfg.train_cfg.max_epochs
+    schedule = scaled_schedule(cfg, data.places["train"].count, total, epochs)
     return [*notes, schedule.note], [*lines, *schedule.lines]
 
 

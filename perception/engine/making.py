@@ -11,6 +11,8 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from .errors import UserError
+
 
 def run_maker(program: str, out: Path, make: Callable[[], None]) -> None:
     """Runs `make`; an interruption and errors that are the user's to mend end the program with one sentence.
@@ -28,7 +30,7 @@ def run_maker(program: str, out: Path, make: Callable[[], None]) -> None:
         fail(program, "interrupted; nothing was written", status=130)
     except OSError as error:
         fail(program, f"cannot write {error.filename or out}: {error.strerror}" if error.strerror else str(error))
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         fail(program, str(error))
 
 

@@ -14,12 +14,16 @@ from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
 from perception.datasets.coco_file import NamedCoco, NamedCocoPanoptic, category_ids
+from perception.datasets.masks import valid_polygons
 from perception.engine.errors import UserError
 
 
 @METRICS.register_module()
 class CocoObjectsMetric(CocoMetric):
     """mmdet's metric of boxes and masks, which evaluates the images that it is shown with their own annotations.
+
+    Polygons of fewer than three points, which pycocotools takes for boxes or refuses, are no part of a mask; where
+    masks are evaluated, objects that have no other count neither way, as training leaves them out.
 
     Categories are found by name. Average precision by class (``classwise``) therefore has the right names whatever the
     order of the file; written results have the ids of the file.
@@ -75,6 +79,7 @@ class CocoObjectsMetric(CocoMetric):
         self._file_ids = category_ids(given.dataset, classes, self._source, truth["subset"], truth["absent"])
         if "segm" in self.metrics:
             _require_masks(given.dataset["annotations"], self._source)
+            _without_broken_polygons(given.dataset, self._source)
         self._coco_api = _by_label(given.dataset, self._file_ids, classes)
 
 
@@ -195,4 +200,24 @@ def _require_masks(annotations: Sequence[Mapping], source: str) -> None:
         raise UserError(
             f"masks are to be evaluated, but {len(bare)} of {len(annotations)} objects of {source} have no "
             f"segmentation (number {bare[0]['id']} is the first); evaluate boxes alone with metric='bbox'"
+        )
+
+
+def _without_broken_polygons(content: dict, source: str) -> None:
+    """Takes out parts of masks that are no polygons; objects without any other become crowds, and are counted."""
+    sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
+    lost = 0
+    for entry in content["annotations"]:
+        if not isinstance(entry["segmentation"], list):
+            continue
+        valid = valid_polygons(entry["segmentation"])
+        entry["segmentation"] = valid
+        if not valid:
+            height, width = sizes[entry["image_id"]]
+            entry.update(segmentation=dict(size=[height, width], counts=[height * width]), iscrowd=1)
+            lost += 1
+    if lost:
+        MMLogger.get_current_instance().warning(
+            f"{lost} of {len(content['annotations'])} objects of {source} have no polygon of three points and are not "
+            "evaluated"
         )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import shapely
 from mmrotate.datasets import DOTADataset
+from pycocotools.coco import COCO
 
 from perception.datasets.synthetic import aerial, harbours, outlines
 from perception.datasets.synthetic.harbour_layouts import LAYOUTS
@@ -90,6 +91,66 @@ def test_files_hold_the_scene(data):
                 for share, item in zip(visible, scene.objects)
             ]
             assert [line[9] for line in raw[2:]] == [str(int(flag)) for flag in hard]
+
+
+def test_masks_are_what_one_sees(tmp_path):
+    """In COCO's format: every pixel of a mask shows its object and every other one does not, to half a pixel."""
+    params = Params(num_train=3, num_val=2, format="coco")
+    harbours.write(tmp_path / "data", params)
+    for split, number in (("train", 3), ("val", 2)):
+        index = COCO(tmp_path / "data" / "annotations" / f"instances_{split}.json")
+        assert [entry["name"] for entry in index.dataset["categories"]] == list(HARBOUR_CLASSES)
+        assert len(index.imgs) == number
+        for image in index.imgs.values():
+            scene = harbours.scene_of(params, split, image["id"] - 1)
+            pixels, visible = harbours.render(scene)
+            stored = cv2.imread(str(tmp_path / "data" / "images" / split / image["file_name"]))[..., ::-1]
+            assert stored.shape == pixels.shape == (image["height"], image["width"], 3)
+            assert np.abs(stored.astype(int) - pixels).mean() < 4  # JPEG
+            entries = index.imgToAnns[image["id"]]
+            masks = [index.annToMask(entry).astype(bool) for entry in entries]
+            assert len(entries) == len(scene.objects)
+            assert sum(mask.astype(int) for mask in masks).max() == 1
+            trees = np.zeros(pixels.shape[:2], bool)
+            for tree in scene.trees:
+                stamp = outlines.rasterise(aerial.crown_of(tree))
+                picture, own = stamp.clip(scene.height, scene.width)
+                trees[picture] |= stamp.coverage[own] >= 0.5
+            full = [_full(item, scene) for item in scene.objects]
+            for k, (entry, mask, item, share) in enumerate(zip(entries, masks, scene.objects, visible)):
+                assert HARBOUR_CLASSES[entry["category_id"] - 1] == item.kind
+                above = np.any([trees, *full[k + 1 :]], 0)
+                np.testing.assert_array_equal(mask, full[k] & ~above)
+                rows, columns = np.nonzero(mask)
+                assert entry["area"] == len(rows)
+                assert entry["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+                assert entry["iscrowd"] == (share < EASY_VISIBLE or max(item.length, item.width) < EASY_LENGTH)
+                body = shapely.Polygon(aerial.body_of(item)[0])
+                assert full[k].sum() == pytest.approx(
+                    body.intersection(shapely.box(0, 0, scene.width, scene.height)).area, abs=0.5 * body.length
+                )
+            # Without its objects, the picture differs where masks are.
+            empty, _ = harbours.render(replace(scene, objects=()))
+            assert (np.abs(pixels.astype(int) - empty).max(-1)[np.any(masks, 0)] > 8).mean() > 0.7
+
+
+def _full(item, scene):
+    stamp = outlines.rasterise(aerial.body_of(item))
+    picture, own = stamp.clip(scene.height, scene.width)
+    mask = np.zeros((scene.height, scene.width), bool)
+    mask[picture] = stamp.coverage[own] >= 0.5
+    return mask
+
+
+def test_formats(tmp_path):
+    with pytest.raises(ValueError, match="format must be one of dota, coco, not 'yolo'"):
+        Params(format="yolo")
+    few = dict(num_train=1, num_val=1, min_size=96, max_size=96)
+    harbours.write(tmp_path / "data", Params(**few))
+    assert "format" not in (tmp_path / "data" / "dataset.json").read_text()  # as before there was a choice
+    with pytest.raises(FileExistsError, match="format None, not coco"):
+        harbours.write(tmp_path / "data", Params(**few, format="coco"))
+    assert not harbours.write(tmp_path / "data", Params(**few)).created
 
 
 def test_objects_are_clear_and_crowded_and_every_class_occurs():

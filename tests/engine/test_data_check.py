@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from PIL import Image
 
@@ -179,8 +180,19 @@ REMARKS = {
     "partly outside": (first("bbox", [35, 2, 9, 6]), "1 of 7 boxes reach beyond their image"),
     "empty": (first("bbox", [5, 5, 0, 4]), "1 of 7 boxes are less than a pixel wide or high"),
     "copies": (add("annotations", id=99), "1 of 8 objects have image, category and box of another: object 8"),
-    "two points": (first("segmentation", [[1, 2, 3, 4]]), "1 of 7 objects have polygons of fewer than three points"),
-    "odd polygon": (first("segmentation", [[1, 2, 3, 4, 5, 6, 7]]), "or of an odd number of coordinates"),
+    "two points": (
+        first("segmentation", [[1, 2, 3, 4], [3, 2, 12, 2, 12, 8, 3, 8]]),
+        "1 of 7 objects have polygons of fewer than three points",
+    ),
+    "nothing but two points": (first("segmentation", [[1, 2, 3, 4]]), "1 of 7 objects have no polygon of three points"),
+    "crowds": (
+        lambda data: [entry.update(iscrowd=1) for entry in data["annotations"][:3]],
+        "3 of 7 objects are crowds .* leave out: .*want an iscrowd of 0",
+    ),
+    "odd polygon": (
+        first("segmentation", [[1, 2, 3, 4, 5, 6, 7], [3, 2, 12, 2, 12, 8, 3, 8]]),
+        "or of an odd number of coordinates",
+    ),
     "polygon elsewhere": (first("segmentation", [[20, 20, 30, 20, 30, 29]]), "of another extent than their bbox"),
     "class without objects": (every("category_id", 1), "2 of 3 classes have no objects: dog, bird"),
 }  # fmt: skip
@@ -328,6 +340,19 @@ def test_filters_that_leave_nothing(tmp_path):
     cfg.train_dataloader.dataset.filter_cfg.min_size = 32
     (message,) = warnings(cfg)
     assert "3 of 4 images are smaller than 32 pixels and are left out: 2.png, 3.png, 4.png" in message
+
+
+def test_crowded_images_are_left_out_of_training(tmp_path):
+    cfg = config(write(tmp_path))
+    cfg.train_dataloader.dataset.filter_cfg.max_objects = 2
+    (message,) = warnings(cfg)
+    assert "1 of 4 images have more than 2 objects and are left out: 1.png; raise filter_cfg.max_objects" in message
+    built = DATASETS.build({**cfg.train_dataloader.dataset, "pipeline": []})
+    assert [built.get_data_info(k)["img_id"] for k in range(len(built))] == [2, 3, 4]
+    cfg.train_dataloader.dataset.filter_cfg.max_objects = 0
+    assert any("4 more than 0" in text for text in errors(cfg))
+    cfg.train_dataloader.dataset.filter_cfg.max_objects = None
+    assert warnings(cfg) == []
 
 
 def test_a_subset_of_classes(tmp_path):

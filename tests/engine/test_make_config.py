@@ -372,11 +372,34 @@ def test_panoptic_annotations_need_their_recipe(place):
         made(place, train=wishes["train"][:2], val=wishes["val"][:2])
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if "rcnn" in name or "rank_detr" in name])
+def _is_of_boxes(name):
+    return ("rcnn" in name or "rank_detr" in name) and "dior" not in name and "_tv" not in name
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if _is_of_boxes(name)])
 def test_every_recipe_of_boxes(place, recipe):
     cfg, _ = made(place, recipe, **coco(place))
     assert {setting.value for setting in class_settings(cfg.model)} == {3}
     assert cfg.val_evaluator.get("ann_file") is None
+
+
+def test_a_recipe_that_repeats_its_images(place):
+    """An epoch of the recipe sees each image twice: as many epochs again see them once."""
+    cfg, notes = made(place, "configs/catnet/cat_mask_rcnn_r50_6x_hrsid.py", **coco(place))
+    dataset = cfg.train_dataloader.dataset
+    assert (dataset.type.__name__, dataset.metainfo.classes) == ("CocoObjects", ("cat", "dog", "bird"))
+    assert (cfg.train_cfg.max_epochs, cfg.param_scheduler[1].milestones) == (72, [56, 68])
+    assert any("72 epochs of 2 steps; the recipe's schedule of 36 epochs is stretched" in note for note in notes)
+    assert examine(cfg, ("train", "val")).errors == []
+    cfg, _ = made(place, "configs/catnet/cat_mask_rcnn_r50_6x_hrsid.py", **coco(place), epochs=18)
+    assert (cfg.train_cfg.max_epochs, cfg.param_scheduler[1].milestones) == (18, [14, 17])
+
+
+def test_recipes_that_cannot_be_inherited(place):
+    with pytest.raises(UserError, match=r"VocObjects does; .* voc_to_coco\.py turns labels of Pascal VOC into COCO's"):
+        made(place, "configs/catnet/cat_rcnn_r50_3x_dior.py", **coco(place))
+    with pytest.raises(UserError, match="has no validation data"):
+        made(place, "configs/catnet/cat_mask_rcnn_r50_3x_isaid_tv.py", **coco(place))
 
 
 def test_initial_weights_come_from_the_checkpoint(place):

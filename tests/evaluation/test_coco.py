@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.evaluation import CocoMetric
+from mmengine.logging import MMLogger
 from pycocotools import mask as rle
 
 from perception.datasets.coco_file import read_coco
@@ -131,6 +132,52 @@ def test_masks_without_segmentation(tmp_path):
     assert "coco/bbox_mAP" in evaluate(file)
     with pytest.raises(UserError, match=r"1 of 7 objects .* have no segmentation \(number 3"):
         evaluate(file, metric=["bbox", "segm"])
+
+
+def test_parts_of_masks_that_are_no_polygons(tmp_path, monkeypatch):
+    """pycocotools takes the first part for a box, and the whole object with it."""
+    said = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), "warning", said.append)
+
+    def with_two_points(data):
+        data["annotations"][0]["segmentation"].insert(0, [5, 5, 5, 9])
+
+    segm = dict(metric=["bbox", "segm"])
+    sound = evaluate(write(tmp_path / "sound"), **segm)
+    assert evaluate(write(tmp_path / "parts", with_two_points), **segm) == pytest.approx(sound)
+    assert not said
+
+    def alone(data):
+        (bird,) = [entry for entry in data["annotations"] if entry["category_id"] == 3]  # which is not found
+        bird["segmentation"] = [[5, 5, 5, 9]]
+
+    scores = evaluate(write(tmp_path / "alone", alone), **segm)
+    (text,) = said
+    assert text.startswith(f"1 of 7 objects of {tmp_path / 'alone' / 'labels.json'} have no polygon of three points")
+    assert scores["coco/segm_mAP"] == pytest.approx(1.5 * sound["coco/segm_mAP"], abs=2e-3)  # of two classes
+
+
+def test_one_object_as_a_crowd_counts_neither_way(tmp_path):
+    """Whether it is a crowd has nothing to do with how its mask is stored; without other objects there is no figure."""
+
+    def as_runs(data):
+        for entry in data["annotations"]:
+            x, y, w, h = entry["bbox"]
+            mask = np.zeros((30, 40), np.uint8, order="F")
+            mask[y : y + h, x : x + w] = 1
+            encoded = rle.encode(mask)
+            entry["segmentation"] = dict(size=[30, 40], counts=encoded["counts"].decode())
+
+    segm = dict(metric=["bbox", "segm"])
+    lists = evaluate(write(tmp_path / "lists"), **segm)
+    assert evaluate(write(tmp_path / "runs", as_runs), **segm) == pytest.approx(lists)
+
+    def all_crowds(data):
+        for entry in data["annotations"]:
+            entry["iscrowd"] = 1
+
+    scores = evaluate(write(tmp_path / "crowds", all_crowds), **segm)
+    assert scores["coco/bbox_mAP"] == scores["coco/segm_mAP"] == -1  # pycocotools' word for no figure
 
 
 def test_subset_of_classes(tmp_path):

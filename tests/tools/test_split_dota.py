@@ -103,7 +103,7 @@ def test_commands_of_the_page_of_data(run_tool, raw, tmp_path):
 def test_aerial_pictures_are_made_as_the_page_says(run_tool, tmp_path):
     lines = (REPOSITORY / "docs" / "data.md").read_text().splitlines()
     commands = [shlex.split(line)[2:] for line in lines if line.startswith("python tools/make_demo_data.py harbours")]
-    assert len(commands) == 2
+    assert len(commands) == 3
     for arguments in commands:
         out = arguments.index("--out") + 1
         arguments[out] = tmp_path / arguments[out]

@@ -173,7 +173,7 @@ def _look_at_filter(dataset: DataSet, facts: CocoFacts, findings: Findings) -> N
         return
     small = np.minimum(facts.widths, facts.heights) < limits.get("min_size", 0)
     empty = (np.array(facts.objects) == 0) & bool(limits.get("filter_empty_gt"))
-    most = limits.get("max_objects") or np.inf
+    most = np.inf if limits.get("max_objects") is None else limits["max_objects"]
     crowded = np.array(facts.objects) > most
     if (small | empty | crowded).all():
         findings.error(

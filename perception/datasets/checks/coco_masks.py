@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from perception.datasets.masks import valid_polygons
+
 from .coco_lists import Images, Named
 from .report import Findings, some
 
@@ -13,7 +15,7 @@ _COMPARED = 2000
 
 def look_at_segmentations(entries, image, images: Images, boxes, findings: Findings, named: Named) -> int:
     """Polygons and run lengths; returns how many objects have none."""
-    bare, odd, short, sizes, apart = [], [], [], [], []
+    bare, odd, short, lost, sizes, apart = [], [], [], [], [], []
     for place, entry in enumerate(entries):
         given = entry.get("segmentation")
         if not given:
@@ -24,7 +26,7 @@ def look_at_segmentations(entries, image, images: Images, boxes, findings: Findi
                     odd.append(place)
                     break
                 if len(polygon) < 6 or len(polygon) % 2:
-                    short.append(place)
+                    (short if valid_polygons(given) else lost).append(place)
                     break
             else:
                 if place < _COMPARED and _apart(given, boxes[place]):
@@ -40,6 +42,8 @@ def look_at_segmentations(entries, image, images: Images, boxes, findings: Findi
          "polygons are lists in a list: [[x1, y1, x2, y2, ...]]", findings.error),
         (short, "have polygons of fewer than three points or of an odd number of coordinates",
          "these polygons are left out of masks", findings.warn),
+        (lost, "have no polygon of three points and more",
+         "training and evaluation of masks leave these objects out", findings.warn),
         (sizes, "have run lengths for another size than their image's [height, width]", "", findings.error),
         (apart, f"of the first {_COMPARED} have polygons of another extent than their bbox",
          "are both in pixels of the same image?", findings.warn),

@@ -15,6 +15,9 @@ from .report import Findings, some
 _SAMPLED = 64
 """Of so many images, segments are compared with their label maps."""
 
+_MANY_CROWDS = 0.2
+"""A share of crowds above which some are probably single objects; COCO itself has one in a hundred."""
+
 
 @dataclass
 class Objects:
@@ -51,6 +54,12 @@ def look_at_objects(content: dict, images: Images, findings: Findings) -> Object
         findings.error(
             f"none of the {len(entries)} objects can be trained on or evaluated: {int((~inside).sum())} have no box "
             f"within their image, {int(crowd.sum())} are crowds (iscrowd), {int(ignored.sum())} are marked 'ignore'"
+        )
+    elif crowd.sum() > _MANY_CROWDS * len(entries):
+        findings.warn(
+            f"{int(crowd.sum())} of {len(entries)} objects are crowds (iscrowd), which training and evaluation leave "
+            f"out: {some(named(np.flatnonzero(crowd)))}",
+            "objects that are single ones want an iscrowd of 0, whatever form their masks have",
         )
     return Objects(
         per_image=np.bincount(image[usable], minlength=len(images.names)),

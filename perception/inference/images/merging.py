@@ -73,7 +73,9 @@ class TileMerger:
         margins = np.maximum(_MARGIN, _CELL * (bounds[:, 2:] - bounds[:, :2]))
         return cut_sides(bounds, window, self.width, self.height, margins)
 
-    def _settled(self, whole: Detections, tiles: np.ndarray, cut: np.ndarray, is_part: Conflict, limit: float) -> np.ndarray:
+    def _settled(
+        self, whole: Detections, tiles: np.ndarray, cut: np.ndarray, is_part: Conflict, limit: float
+    ) -> np.ndarray:
         """Those that stay, best first.
 
         Args:

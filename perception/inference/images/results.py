@@ -8,36 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from perception.datasets.masks import MaskCrop
 from perception.geometry.rotated_boxes import box_corners, upright_bounds
 
 UNLABELLED = 255
 """What a label map holds where there is no class; the labels of classes are below it."""
-
-
-@dataclass(frozen=True)
-class MaskCrop:
-    """The part of an image in which an object's mask lies: its first pixel (left, top), and bool (height, width)."""
-
-    left: int
-    top: int
-    inside: np.ndarray
-
-    def bounds(self) -> tuple[int, int, int, int]:
-        """The upright box around it as xyxy."""
-        height, width = self.inside.shape
-        return self.left, self.top, self.left + width, self.top + height
-
-    def reduced(self, factor: int) -> MaskCrop:
-        """In an image `factor` times as small: pixels of which half and more is inside, else all that have a share."""
-        height, width = self.inside.shape
-        left, top = self.left // factor, self.top // factor
-        before = self.top - top * factor, self.left - left * factor
-        after = -(before[0] + height) % factor, -(before[1] + width) % factor
-        padded = np.pad(self.inside, ((before[0], after[0]), (before[1], after[1])))
-        rows, columns = (side // factor for side in padded.shape)
-        shares = padded.reshape(rows, factor, columns, factor).mean((1, 3), dtype=np.float32)
-        inside = shares >= 0.5
-        return MaskCrop(left, top, inside if inside.any() else shares > 0)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def test_objects_end_to_end_are_not_one():
 
 
 def test_what_a_tile_holds_whole_is_not_enlarged():
-    """Objects smaller than what tiles share come out once and as they are, though their masks vary from tile to tile."""
+    """Objects smaller than what tiles share come out once, though their masks vary from tile to tile."""
     places = [(60 + 73 * i, 50 + 61 * j, 14 + (3 * i + j) % 9) for i in range(9) for j in range(5)]
     masks = discs(720, 360, *places)
     rng = np.random.default_rng(0)
@@ -106,7 +106,8 @@ def test_what_a_tile_holds_whole_is_not_enlarged():
     def vary(found):
         """Another column of pixels on one side, as two predictions of the same object differ."""
         shifts = [int(rng.integers(2)) * (crop.inside.shape[1] > 4) for crop in found.masks]
-        crops = [union([crop, MaskCrop(crop.left - by, crop.top, crop.inside)]) for crop, by in zip(found.masks, shifts)]
+        moved = [MaskCrop(crop.left - by, crop.top, crop.inside) for crop, by in zip(found.masks, shifts)]
+        crops = [union(pair) for pair in zip(found.masks, moved)]
         boxes = np.array([crop.bounds() for crop in crops], np.float32).reshape(-1, 4)
         return Detections(boxes, found.scores, found.labels, crops)
 
@@ -123,7 +124,7 @@ def test_masks_that_end_before_the_edge_of_their_tile():
     def coarse(found):
         crops = []
         for crop in found.masks:
-            height, width = crop.inside.shape
+            width = crop.inside.shape[1]
             side = width // 28 // 2
             crops.append(MaskCrop(crop.left + side, crop.top, crop.inside[:, side : width - side]))
         boxes = np.array([crop.bounds() for crop in crops], np.float32).reshape(-1, 4)
