@@ -25,6 +25,7 @@ from perception.studio.findings import Findings
 from perception.studio.image_checks import check_colours, check_images
 from perception.studio.image_pairs import KEY, HighResolution, check_pairs
 from perception.studio.parsers import SceneReader
+from perception.studio.view_agreement import Agreement, check_agreement
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class SceneReport:
     splits: dict[str, DataparserOutputs] = field(default_factory=dict)
     findings: Findings = field(default_factory=Findings)
     depth_range: DepthRange | None = None
+    agreement: Agreement | None = None
 
     def summary(self) -> list[str]:
         """What the scene is, in a few lines."""
@@ -74,6 +76,9 @@ class SceneReport:
         if self.depth_range is not None:
             near, far, reason = self.depth_range
             lines.append(f"  near {near:.4g}, far {far:.4g}: {reason}")
+        if self.agreement is not None:
+            correlation, pairs = self.agreement
+            lines.append(f"  neighbouring training images agree to {correlation:.2f} (correlation of {pairs} pairs)")
         return lines
 
     def say(self) -> None:
@@ -135,6 +140,8 @@ def check_scene(
     if read_images:
         shown = background if train.alpha_color is None else train.alpha_color
         check_colours(train, shown, _background_remedy(config), findings)
+        if not findings.errors:
+            report.agreement = check_agreement(train, report.depth_range, findings)
     return report
 
 
