@@ -41,6 +41,8 @@ IGNORED: Mapping[str, str] = {
     "mixed_precision": "the method computes in single precision",
     "machine.num_devices": "the method trains on one device",
     "machine.num_machines": "the method trains on one device",
+    "machine.machine_rank": "the method trains on one device",
+    "machine.dist_url": "the method trains on one device",
 }
 """Option and what is so instead. A method that honours one names it in its model's settings (``honoured``)."""
 
@@ -49,6 +51,8 @@ DEFAULTS: Mapping[str, Any] = {
     "mixed_precision": False,
     "machine.num_devices": 1,
     "machine.num_machines": 1,
+    "machine.machine_rank": 0,
+    "machine.dist_url": "auto",
     "pipeline.model.enable_collider": False,  # where nerfstudio's own default is True
     "pipeline.datamanager.sampler": RandomSamplerConfig(),
 }
@@ -66,6 +70,8 @@ def check_options(config: StudioTrainerConfig) -> None:
             value = _value(config, name)
             shown = f" {value}" if isinstance(value, (bool, int, float, str)) else ""
             raise SceneError(f"--{name.replace('_', '-')}{shown} has no effect with {config.method_name}: {instead}")
+    if config.start_paused and not (config.is_viewer_enabled() or config.is_viewer_legacy_enabled()):
+        raise SceneError(f"--start-paused True would wait for ever: --vis {config.vis} has no viewer to end the pause")
     unknown = config.gradient_accumulation_steps.keys() - config.optimizers.keys()
     if unknown:
         raise SceneError(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.base_model import ModelConfig
 
 from perception.studio.errors import SceneError
@@ -38,12 +40,20 @@ OTHERS = {
     "mixed_precision": True,
     "machine.num_devices": 2,
     "machine.num_machines": 2,
+    "machine.machine_rank": 1,
+    "machine.dist_url": "tcp://127.0.0.1:1",
 }
 # Those that a run here goes by; the others of nerfstudio's settings must be refused.
 HONOURED = {
     "pipeline.datamanager": {"_target", "data", "dataparser", "camera_res_scale_factor"}
     | {"train_num_rays_per_batch", "eval_num_rays_per_batch"},
     "pipeline.model": {"_target", "eval_num_rays_per_chunk"},
+    "machine": {"seed", "device_type"},
+    "": {"_target", "output_dir", "method_name", "experiment_name", "project_name", "timestamp", "machine", "logging"}
+    | {"viewer", "pipeline", "optimizers", "vis", "data", "relative_model_dir", "load_scheduler", "steps_per_save"}
+    | {"steps_per_eval_batch", "steps_per_eval_image", "steps_per_eval_all_images", "max_num_iterations"}
+    | {"use_grad_scaler", "save_only_latest_checkpoint", "load_dir", "load_step", "load_config", "load_checkpoint"}
+    | {"log_gradients", "gradient_accumulation_steps", "start_paused"},
 }
 
 
@@ -69,7 +79,13 @@ def test_an_option_without_effect_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    ("group", "kind"), [("pipeline.datamanager", VanillaDataManagerConfig), ("pipeline.model", ModelConfig)]
+    ("group", "kind"),
+    [
+        ("pipeline.datamanager", VanillaDataManagerConfig),
+        ("pipeline.model", ModelConfig),
+        ("machine", MachineConfig),
+        ("", TrainerConfig),
+    ],
 )
 def test_every_option_of_nerfstudios_is_honoured_or_refused(group, kind):
     refused = {name.rpartition(".")[2] for name in IGNORED if name.rpartition(".")[0] == group}
@@ -95,6 +111,12 @@ def test_what_the_stages_decide_is_refused():
     config = deepcopy(vqrf_tiny.config)
     config.optimizers["rgbnet"]["optimizer"].skip_zero_grad = True
     check_options(config)
+
+
+def test_a_pause_that_nobody_ends_is_refused():
+    check_options(toy(start_paused=True, vis="viewer+tensorboard"))
+    with pytest.raises(SceneError, match="start-paused True would wait for ever: --vis tensorboard has no viewer"):
+        check_options(toy(start_paused=True))
 
 
 def test_gradients_are_gathered_for_known_groups_alone():
