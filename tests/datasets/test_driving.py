@@ -204,6 +204,7 @@ class TestNuScenes:
         assert split_names(many) == {"train": "train", "val": "val"}
 
 
+@pytest.mark.slow
 class TestKitti:
     @pytest.fixture(scope="class")
     def root(self, tmp_path_factory):
@@ -251,6 +252,7 @@ class TestKitti:
         torch.testing.assert_close(rotation @ rotation.T, torch.eye(3, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_rig_folder(tmp_path):
     params = driving.Params(**{**vars(PARAMS), "layout": "rig", "frames": 2, "width": 32})
     driving.write(tmp_path / "rig", params)
@@ -270,7 +272,15 @@ def test_rig_folder(tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_train": 0}, {"frames": -1}, {"width": 8}, {"seed": -1}, {"layout": "waymo"}, {"num_train": 701}],
+    [
+        {"num_train": 0},
+        {"frames": -1},
+        {"frames": 1},
+        {"width": 8},
+        {"seed": -1},
+        {"layout": "waymo"},
+        {"num_train": 701},
+    ],
 )
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

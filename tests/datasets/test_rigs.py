@@ -215,22 +215,28 @@ def _car_in(box):
 
 class TestGround:
     def test_boxes_move_with_the_matrix(self, driving_infos):
-        pipeline = [PIPELINE[0], PIPELINE[1], dict(type="AugmentGround"), CROP, PIPELINE[4]]
-        plain = rigs(driving_infos, pipeline=[*PIPELINE[:2], CROP, PIPELINE[4]])[0]["data_samples"]
+        loading = dict(type="LoadBoxes3D")
+        before = rigs(driving_infos, pipeline=[loading]).prepare_data(0)["gt_boxes"]
+        augmented = rigs(driving_infos, pipeline=[loading, dict(type="AugmentGround")])
         signs = set()
         for seed in range(12):
             random.seed(seed)
-            moved = rigs(driving_infos, pipeline=pipeline)[0]["data_samples"]
-            matrix = torch.linalg.inv(torch.from_numpy(moved.bda_inverse))
-            before, after = (sample.gt_instances.bboxes_3d for sample in (plain, moved))
+            moved = augmented.prepare_data(0)
+            after, matrix = moved["gt_boxes"], torch.linalg.inv(torch.from_numpy(moved["bda_inverse"]).double())
             torch.testing.assert_close(after[:, :3], before[:, :3] @ matrix.T, atol=1e-4, rtol=1e-5)
             torch.testing.assert_close(after[:, 7:9], before[:, 7:9] @ matrix[:2, :2].T, atol=1e-4, rtol=1e-4)
             scale = float(matrix[:2, :2].det().abs().sqrt())
             assert 0.95 <= scale <= 1.05
             torch.testing.assert_close(after[:, 3:6], before[:, 3:6] * scale, atol=1e-4, rtol=1e-4)
-            np.testing.assert_array_equal(moved.lidar2img, plain.lidar2img)
             signs.add(float(matrix[:2, :2].det().sign()))
         assert signs == {1.0, -1.0}
+
+    def test_cameras_stay_where_they_are(self, driving_infos):
+        pipeline = [*PIPELINE[:2], dict(type="AugmentGround"), CROP, PIPELINE[4]]
+        plain, moved = (rigs(driving_infos, pipeline=steps)[0]["data_samples"] for steps in (PIPELINE, pipeline))
+        np.testing.assert_array_equal(moved.lidar2img, plain.lidar2img)
+        assert "bda_inverse" not in plain
+        assert moved.bda_inverse.shape == (3, 3)
 
     def test_boxes_outside_and_of_no_class_are_left_out(self, driving_infos):
         low, high = (-10.0, -10.0), (10.0, 20.0)
@@ -309,6 +315,17 @@ class TestImages:
             for seen in (cameras.project(centres, torch.from_numpy(matrix)) for matrix in sample.lidar2img[1])
         ]
         assert torch.stack(inside).any(0).double().mean() > 0.7  # nearly all around is seen
+
+    def test_cameras_of_two_sizes_are_not_packed(self):
+        views = [[dict(name=f"C{k}", image=np.zeros((4, 5 + k, 3), np.uint8)) for k in range(2)]]
+        with pytest.raises(UserError, match=r"one size when they are packed \(C0: 5 x 4, C1: 6 x 4\)"):
+            transforms.PackRig().transform(dict(views=views, offsets=(0,)))
+
+    def test_images_stay_red_green_blue(self, tmp_path):
+        Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "red.png")
+        view = dict(path=str(tmp_path / "red.png"), width=8, height=8)
+        transforms.LoadRigImages().transform(dict(views=[[view]]))
+        assert view["image"][0, 0].tolist() == [255, 0, 0]
 
     def test_a_seed_repeats_all_draws(self, driving_infos):
         pipeline = [

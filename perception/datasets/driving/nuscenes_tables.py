@@ -208,9 +208,9 @@ def _perspective(
 
 def _attribute(nusc: NuScenes, row: dict) -> str:
     names = [nusc.get("attribute", token)["name"] for token in row["attribute_tokens"]]
-    if len(names) > 1:
+    if len(names) > 1 and category_to_detection_name(row["category_name"]) is not None:
         raise UserError(f"annotation {row['token']} has {len(names)} attributes; the detection task allows one")
-    return names[0] if names else ""
+    return names[0] if len(names) == 1 else ""
 
 
 def _pose(row: dict) -> Tensor:

@@ -51,6 +51,8 @@ class Params:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name} must be at least {value}, not {getattr(self, name)}")
+        if self.frames == 1:
+            raise ValueError("frames must be 0 or at least 2, not 1: objects of one frame have no velocity")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
         if self.layout not in LAYOUTS:

@@ -32,9 +32,15 @@ def render(world: World, camera: Camera, time: float, samples: int) -> View:
     candidates = camera.candidates(scene, pose, samples)
     origins, directions = camera.rays(pose, samples)
     hits = scene.cast_among(origins, directions, candidates)
-    colours = np.where((hits.solid < 0)[:, None], _sky(directions), hits.colours)
+    colours, missed = hits.colours, hits.solid < 0
+    colours[missed] = _sky(directions[missed])
     image = colours.reshape(camera.height, camera.width, samples**2, 3).mean(2)
-    visible, alone = _silhouettes(scene, owners, camera, pose, len(world.actors))
+    # Of each pixel the first of its rays counts what is seen.
+    step = samples**2
+    met = hits.solid[::step]
+    visible = np.bincount(owners[met[met >= 0]] + 1, minlength=len(world.actors) + 1)[1:]
+    first = [rays[::step] for rays in candidates]
+    alone = _silhouettes(scene, owners, (origins, directions), first, len(world.actors))
     return View(np.round(image * 255).astype(np.uint8), visible, alone)
 
 
@@ -52,18 +58,14 @@ def _sky(directions: np.ndarray) -> np.ndarray:
 
 
 def _silhouettes(
-    scene: Scene, owners: np.ndarray, camera: Camera, pose: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of each actor with and without what stands before it, by one ray through each pixel."""
-    candidates = camera.candidates(scene, pose, 1)
-    origins, directions = camera.rays(pose, 1)
-    met = scene.cast_among(origins, directions, candidates).solid
-    visible = np.bincount(owners[met[met >= 0]] + 1, minlength=count + 1)[1:]
-    moving = owners >= 0
+    scene: Scene, owners: np.ndarray, rays: tuple[np.ndarray, np.ndarray], candidates: list[np.ndarray], count: int
+) -> np.ndarray:
+    """Number of rays (count,) that would meet each actor if it were alone."""
+    moving = np.flatnonzero(owners >= 0)
+    own = Scene(tuple(scene.solids[k] for k in moving))
+    met = own.silhouettes(*rays, [candidates[k] for k in moving])
     alone = np.zeros(count, np.int64)
-    own = Scene(tuple(np.array(scene.solids, object)[moving]))
-    rays = own.silhouettes(origins, directions, [c for c, keep in zip(candidates, moving) if keep])
     for number in range(count):
-        mine = [rays[k] for k in np.flatnonzero(owners[moving] == number)]
+        mine = [met[k] for k in np.flatnonzero(owners[moving] == number)]
         alone[number] = len(np.unique(np.concatenate(mine))) if mine else 0
-    return visible, alone
+    return alone
