@@ -68,6 +68,7 @@ def build_test_runner(cfg: Config, weights: str, out: str | None = None, show_di
             raise UserError("--show-dir needs default_hooks.visualization in the config, which draws the pictures")
         hook.update(draw=True, interval=1, test_out_dir=str(Path(show_dir).resolve()))
     drop_initial_weights(cfg)
+    cfg.load_from, cfg.resume = None, False  # where training starts; MMEngine would load that over the weights here
     runner = _runner(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     checkpoint.load_weights(model, loaded, weights)
