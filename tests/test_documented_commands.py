@@ -48,12 +48,6 @@ RUN_BY = {
         "tests/projects/unifygeo/test_training.py::test_tools_train_and_test_the_demo"
     ),
     "python tools/retrieve.py": "tests/projects/unifygeo/test_training.py::test_tools_train_and_test_the_demo",
-    "python tools/train.py configs/bevformer_v2.py": (
-        "tests/projects/bevformer_v2/test_training.py::test_tools_train_and_test_the_demo"
-    ),
-    "python tools/test.py configs/bevformer_v2.py": (
-        "tests/projects/bevformer_v2/test_training.py::test_tools_train_and_test_the_demo"
-    ),
     "python tools/convert_checkpoint.py bevformer_v2": "tests/projects/bevformer_v2/test_converter.py::test_tool",
     "python tools/convert_checkpoint.py unifygeo": "tests/projects/unifygeo/test_converter.py::test_tool",
     "python tools/make_demo_data.py driving": "tests/datasets/test_driving.py::test_command_writes_it",
@@ -75,6 +69,32 @@ RUN_BY = {
     "python tools/dataset_converters/prepare_dior.py": (
         "tests/datasets/test_voc.py::test_dior_gets_its_layout_and_names"
     ),
+    "python tools/dataset_converters/split_pyramid.py": "tests/tools/test_split_pyramid.py::test_commands_of_the_pages",
+    "python tools/merge_stages.py": "tests/projects/hbd_net/test_detector.py::test_tool_merges",
+    "python tools/train.py configs/hbd_net.py": "tests/projects/hbd_net/test_training.py::test_the_demo_in_stages",
+    "python tools/train.py configs/hbd_net/native.py": (
+        "tests/projects/hbd_net/test_training.py::test_the_demo_in_stages"
+    ),
+    "python tools/train.py configs/hbd_net/from_stages.py": (
+        "tests/projects/hbd_net/test_training.py::test_the_demo_in_stages"
+    ),
+    "python tools/test.py configs/hbd_net/merged.py": (
+        "tests/projects/hbd_net/test_training.py::test_the_demo_in_stages"
+    ),
+    "python tools/train.py configs/demo/hbd_net_native.py": (
+        "tests/projects/hbd_net/test_training.py::test_the_demo_in_stages"
+    ),
+    "python tools/train.py configs/demo/hbd_net_reduced.py": (
+        "tests/projects/hbd_net/test_training.py::test_the_demo_in_stages"
+    ),
+    "python tools/train.py configs/demo/hbd_net.py": "tests/projects/hbd_net/test_training.py::test_the_demo_in_stages",
+    "python tools/train.py configs/demo/hbd_net_plain.py": (
+        "tests/projects/hbd_net/test_training.py::test_the_demo_in_stages"
+    ),
+    "python tools/test.py configs/demo/hbd_net_merged.py": (
+        "tests/projects/hbd_net/test_training.py::test_the_demo_in_stages"
+    ),
+    "python tools/test.py configs/demo/hbd_net.py": "tests/projects/hbd_net/test_training.py::test_the_demo_in_stages",
     "python tools/dataset_converters/split_vhr10.py": "tests/tools/test_split_vhr10.py::test_the_command",
     "python tools/train.py configs/rank_detr.py": "tests/tools/test_tools.py::test_train_then_test",
     "python tools/train.py configs/rank_detr.py --resume": (

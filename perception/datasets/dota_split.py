@@ -199,17 +199,26 @@ def split(
 
     # Through JSON, as the recorded parameters that these are compared with went.
     values = json.loads(json.dumps(asdict(params)))
-    recipe = Recipe("dota_split", VERSION, {**values, "files": _fingerprint(sources)})
+    recipe = Recipe("dota_split", VERSION, {**values, "files": fingerprint(sources)})
     return publish(Path(out), recipe, fill, overwrite=overwrite)
 
 
-def _fingerprint(sources: Sequence[Source]) -> str:
+def fingerprint(sources: Sequence[Source]) -> str:
     """Changes when a file is added, removed or written anew."""
     digest = hashlib.sha256()
     for path in (path for source in sources for path in (source.image, source.labels) if path is not None):
         state = path.stat() if path.exists() else None
         digest.update(repr((path.name, state and (state.st_size, state.st_mtime_ns))).encode())
     return digest.hexdigest()[:16]
+
+
+def encode_padded(
+    pixels: np.ndarray, shape: tuple[int, int], pad: tuple[int, int, int], start: tuple[int, int] = (0, 0)
+) -> bytes:
+    """A PNG file of a shape (rows, columns) with RGB pixels from a start (row, column) on and a colour around them."""
+    padded = np.full((*shape, 3), pad[::-1], np.uint8)
+    padded[start[0] : start[0] + len(pixels), start[1] : start[1] + pixels.shape[1]] = pixels[..., ::-1]
+    return cv2.imencode(".png", padded)[1].tobytes()
 
 
 def _cut(
@@ -286,9 +295,7 @@ class _PatchWriter:
             self._pending.popleft().result()
 
     def _write(self, patch: Patch, pixels: np.ndarray, labels: Labels | None) -> None:
-        padded = np.full((patch.size, patch.size, 3), self._pad[::-1], np.uint8)
-        padded[: pixels.shape[0], : pixels.shape[1]] = pixels[..., ::-1]
-        _, encoded = cv2.imencode(".png", padded)
-        (self._root / "images" / f"{patch.name}.png").write_bytes(encoded.tobytes())
+        encoded = encode_padded(pixels, (patch.size, patch.size), self._pad)
+        (self._root / "images" / f"{patch.name}.png").write_bytes(encoded)
         if labels is not None:
             (self._root / "annfiles" / f"{patch.name}.txt").write_text(format_labels(labels), encoding="utf-8")

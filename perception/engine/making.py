@@ -14,20 +14,21 @@ from tqdm import tqdm
 from .errors import UserError
 
 
-def run_maker(program: str, out: Path, make: Callable[[], None]) -> None:
+def run_maker(program: str, out: Path, make: Callable[[], None], interrupted: str = "nothing was written") -> None:
     """Runs `make`; an interruption and errors that are the user's to mend end the program with one sentence.
 
     Args:
         program: its name, which the sentence begins with.
         out: what is made, for errors of the system that name no file.
         make: leaves nothing half-done when it raises.
+        interrupted: what an interruption leaves.
     """
     # Without a handler a terminated run could not clean up after itself.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         make()
     except KeyboardInterrupt:
-        fail(program, "interrupted; nothing was written", status=130)
+        fail(program, f"interrupted; {interrupted}", status=130)
     except OSError as error:
         fail(program, f"cannot write {error.filename or out}: {error.strerror}" if error.strerror else str(error))
     except (UserError, ValueError) as error:

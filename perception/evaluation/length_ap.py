@@ -90,9 +90,14 @@ def long_sides(corners: np.ndarray) -> np.ndarray:
         >>> long_sides(np.array([[[0.0, 0], [30, 40], [26, 43], [-4, 3]]]))
         array([50.])
     """
+    return sides(corners)[:, 0]
+
+
+def sides(corners: np.ndarray) -> np.ndarray:
+    """Long and short sides `[M, 2]` of the smallest rectangles around quadrilaterals `[M, 4, 2]`."""
     rectangles = min_area_polygons(torch.from_numpy(corners).double().flatten(1)).unflatten(1, (4, 2))
-    sides = (rectangles[:, 1:3] - rectangles[:, :2]).norm(dim=-1)
-    return sides.amax(1).numpy()
+    both = (rectangles[:, 1:3] - rectangles[:, :2]).norm(dim=-1)
+    return both.sort(dim=1, descending=True).values.numpy()
 
 
 def _results(

@@ -10,7 +10,8 @@ from perception.geometry.windows import sliding_windows, with_enough_image
 
 PATCH, GAP = 1024, 200
 """Side of the windows and overlap of neighbours in pixels, on every level."""
-_IMAGE_SHARE = 0.6
+IMAGE_SHARE = 0.6
+"""Windows of which no larger share is image are left out, unless all are alike."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class Level:
     width: int
     height: int
 
-    def windows(self, size: int = PATCH, gap: int = GAP) -> np.ndarray:
+    def windows(self, size: int = PATCH, gap: int = GAP, image_share: float = IMAGE_SHARE) -> np.ndarray:
         """Windows (x1, y1, x2, y2) ``[W, 4]`` over the level; see ``perception.geometry.windows``."""
         windows = sliding_windows(self.width, self.height, size, gap)
-        return with_enough_image(windows, self.width, self.height, _IMAGE_SHARE)
+        return with_enough_image(windows, self.width, self.height, image_share)
 
 
 def pyramid(width: int, height: int, size: int = PATCH) -> list[Level]:

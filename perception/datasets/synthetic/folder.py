@@ -11,10 +11,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from perception.engine.atomic import replacing
 
 RECORD = "dataset.json"
 
@@ -75,6 +77,43 @@ def publish(
         existing = _find(out, recipe, overwrite)
         if existing is not None:
             return existing
+        _swap_in(scratch, out)
+    return Summary(out, counts, created=True)
+
+
+def publish_resumable(
+    out: Path, recipe: Recipe, fill: Callable[[Path], dict[str, dict[str, int]]], *, overwrite: bool
+) -> Summary:
+    """The same for long work: `fill` is given the folder of a run that was interrupted again, if its recipe was this.
+
+    It has to know what is done, and to replace what is half done. After an exception, too, the folder stays hidden
+    beside `out` for the next run.
+
+    Raises:
+        As `publish`, and BlockingIOError: another process is at it.
+    """
+    out = Path(out).absolute()
+    existing = _find(out, recipe, overwrite)
+    if existing is not None:
+        return existing
+    _make_parents(out)
+    scratch = out.with_name(f".{out.name}.unfinished")
+    scratch.mkdir(exist_ok=True)
+    with _locked_for_one(scratch, out):
+        existing = _find(out, recipe, overwrite)  # it may have been finished meanwhile
+        if existing is not None:
+            return existing
+        begun = {"family": recipe.family, "version": recipe.version, "params": recipe.params}
+        note = scratch / RECORD
+        if not note.exists() or json.loads(note.read_text()) != begun:
+            for path in scratch.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with replacing(note) as file:
+                file.write(json.dumps(begun).encode())
+        counts = fill(scratch)
+        record = {**begun, "counts": counts, "files": _count_files(scratch) - 1}
+        with replacing(note) as file:
+            file.write((json.dumps(record, indent=2) + "\n").encode())
         _swap_in(scratch, out)
     return Summary(out, counts, created=True)
 
@@ -183,6 +222,17 @@ def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _locked_for_one(folder: Path, out: Path) -> Iterator[None]:
+    """The lock, or an error where another process holds it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(folder, wait=False))
+        except BlockingIOError:
+            raise BlockingIOError(f"another process is making {out}; wait for it") from None
+        yield
 
 
 def _swap_in(scratch: Path, out: Path) -> None:

@@ -1,0 +1,8 @@
+"""Rotated FCOS with a ResNet-50 on native patches of GLH-Bridge."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.dota_runtime import *
+    from .._base_.glh_bridge import *
+    from .._base_.rotated_fcos_r50 import *
