@@ -23,7 +23,9 @@ FEWEST_FAINT = 50  # pixels that say something about colours and alpha
 BORDER_SHARE = 0.7  # of the border's pixels that show one shade, beyond which it is a background
 
 
-def check_images(outputs: DataparserOutputs, parser: DataParserConfig, need_alpha: bool, findings: Findings) -> None:
+def check_images(
+    outputs: DataparserOutputs, parser: DataParserConfig, need_alpha: bool, findings: Findings
+) -> float | None:
     """Note images and masks of a split that are missing, broken, of another type, or of another size than expected.
 
     Args:
@@ -31,6 +33,9 @@ def check_images(outputs: DataparserOutputs, parser: DataParserConfig, need_alph
         parser: settings of the data parser that gave it.
         need_alpha: whether images without an alpha channel are refused.
         findings: what is wrong is added to it.
+
+    Returns:
+        The share of the pixels that masks leave out; ``None`` without masks.
     """
     files = look_at_all(outputs.image_filenames)
     findings.error(*(file.fault for file in files if file.fault))
@@ -53,8 +58,7 @@ def check_images(outputs: DataparserOutputs, parser: DataParserConfig, need_alph
             if file.orientation != 1
         )
     )
-    if outputs.mask_filenames is not None:
-        _check_masks(outputs.mask_filenames, files, findings)
+    return None if outputs.mask_filenames is None else _check_masks(outputs.mask_filenames, files, findings)
 
 
 def _no_alpha(file: ImageFile) -> str:
@@ -89,10 +93,10 @@ def _rounding_hint(parser: DataParserConfig) -> str:
     return f": add --downscale-rounding-mode {others} after `colmap` (now {used})"
 
 
-def _check_masks(paths: Sequence[Path], images: Sequence[ImageFile], findings: Findings) -> None:
+def _check_masks(paths: Sequence[Path], images: Sequence[ImageFile], findings: Findings) -> float | None:
     if len(paths) != len(images):
         findings.error(f"there are {len(images)} images but {len(paths)} masks")
-        return
+        return None
     masks = look_at_all(paths)
     findings.error(*(mask.fault.replace("no image", "no mask") for mask in masks if mask.fault))
     wrong_mode = [mask for mask in masks if not mask.fault and mask.mode not in MASK_MODES]
@@ -107,11 +111,13 @@ def _check_masks(paths: Sequence[Path], images: Sequence[ImageFile], findings: F
         )
     )
     usable = [mask.path for mask in masks if not mask.fault and mask.mode in MASK_MODES]
-    if usable and (empty := [path for path in usable if not np.asarray(Image.open(path)).any()]):
+    kept = {path: float(np.asarray(Image.open(path)).astype(bool).mean()) for path in usable}
+    if empty := [path for path in usable if not kept[path]]:
         if len(empty) == len(paths):
             findings.error(f"the masks exclude every pixel of every image, {empty[0]} among them")
         else:
             findings.warn(*(f"the mask {path} excludes every pixel" for path in empty))
+    return 1 - float(np.mean([kept[path] for path in usable])) if usable else None
 
 
 def check_colours(outputs: DataparserOutputs, background: Tensor, remedy: str, findings: Findings) -> None:

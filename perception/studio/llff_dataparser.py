@@ -201,6 +201,7 @@ def _cameras(table: PosesBounds, folder: ImageFolder, *, exact: bool) -> Cameras
         for row, (file, (width, height)) in enumerate(zip(files, stated))
         if not _fits((width, height), file, folder.factor if exact else None)
     ]
+    faults = faults or _unlike(files, stated)
     if faults:
         raise SceneError(counted(faults))
     actual = torch.tensor([(file.width, file.height) for file in files], dtype=torch.float64)  # (N, 2)
@@ -217,6 +218,19 @@ def _cameras(table: PosesBounds, folder: ImageFolder, *, exact: bool) -> Cameras
         height=actual[:, 1:].long(),
         camera_type=CameraType.PERSPECTIVE,
     )
+
+
+def _unlike(files: Sequence[ImageFile], stated: Sequence[Sequence[float]]) -> list[str]:
+    """Sentences for images of other sizes than those to which the table gives the same one: they may be scaled, or
+    cropped, as undistorted ones are, and focal lengths differ."""
+    first = {tuple(size): file for size, file in reversed(list(zip(stated, files)))}
+    pairs = [(file, first[tuple(size)]) for file, size in zip(files, stated)]
+    return [
+        f"{file.path} is {file.width} x {file.height} pixels and {other.path.name} {other.width} x {other.height}, but "
+        "poses_bounds.npy gives both one size: crop all alike, or state the sizes and focal lengths of their rows"
+        for file, other in pairs
+        if (file.width, file.height) != (other.width, other.height)
+    ]
 
 
 def _fits(stated: tuple[float, float], file: ImageFile, factor: int | None) -> bool:

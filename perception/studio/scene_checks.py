@@ -27,6 +27,8 @@ from perception.studio.image_pairs import KEY, HighResolution, check_pairs
 from perception.studio.parsers import SceneReader
 from perception.studio.view_agreement import Agreement, check_agreement
 
+NAMED = 4  # views of a split whose names are all said
+
 
 @dataclass(frozen=True)
 class SceneUse:
@@ -59,6 +61,8 @@ class SceneReport:
     findings: Findings = field(default_factory=Findings)
     depth_range: DepthRange | None = None
     agreement: Agreement | None = None
+    left_out: dict[str, float | None] = field(default_factory=dict)
+    """Share of each split's pixels that masks exclude; ``None`` without masks."""
 
     def summary(self) -> list[str]:
         """What the scene is, in a few lines."""
@@ -67,8 +71,10 @@ class SceneReport:
         for split, outputs in self.splits.items():
             sizes = {tuple(size) for size in torch.cat([outputs.cameras.width, outputs.cameras.height], -1).tolist()}
             shown = " x ".join(map(str, sizes.pop())) if len(sizes) == 1 else f"{len(sizes)} sizes"
-            masks = "" if outputs.mask_filenames is None else ", masked"
-            lines.append(f"  {split}: images of {shown} pixels, {_focal(outputs)}{masks}{_pairing(outputs)}")
+            share = self.left_out.get(split)
+            masks = "" if share is None else f", of which masks leave out {share:.0%}"
+            held_out = "" if split == "train" else f" ({_names(outputs)})"
+            lines.append(f"  {split}: images of {shown} pixels{masks}, {_focal(outputs)}{_pairing(outputs)}{held_out}")
         if "train" in self.splits:
             ahead = depths_of_common_point(self.splits["train"].cameras)
             if ahead is not None:
@@ -121,7 +127,7 @@ def check_scene(
             check_projections(outputs.cameras, outputs.image_filenames, findings)
             _check_repeated(split, outputs, findings)
             if read_images:
-                check_images(outputs, config, need_alpha, findings)
+                report.left_out[split] = check_images(outputs, config, need_alpha, findings)
                 check_pairs(outputs, findings)
     _check_leaks(report)
     if use.ndc and not findings.errors:
@@ -180,6 +186,11 @@ def _pairing(outputs: DataparserOutputs) -> str:
     if pairs is None:
         return ""
     return f", paired with ones {pairs.scale} times larger in {pairs.image_filenames[0].parent.name}"
+
+
+def _names(outputs: DataparserOutputs) -> str:
+    names = [path.name for path in outputs.image_filenames]
+    return ", ".join(names) if len(names) <= NAMED else f"{names[0]} to {names[-1]}"
 
 
 def _focal(outputs: DataparserOutputs) -> str:

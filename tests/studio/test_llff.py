@@ -18,6 +18,7 @@ from perception.studio.parsers import read_by
 from perception.studio.scene import describe_parser, parser_config
 from perception.studio.scene_checks import PLAIN_USE, SceneUse, check_scene
 from tests.studio.llff_scenes import LARGE, PARAMS, edit, images, read, resize
+from tests.studio.toy import make_trainer, toy_config
 
 pytestmark = pytest.mark.xdist_group("nerfstudio")
 WHITE = torch.ones(3)
@@ -248,6 +249,17 @@ def test_turned_photographs(copy):
     refused(copy, r"image_000\.jpg is 64 .* it is stored turned \(EXIF orientation 6\): save it upright \(and 1 more")
 
 
+def test_images_that_were_cropped_one_by_one(copy):
+    path = images(copy)[4]
+    Image.open(path).crop((1, 1, 95, 63)).save(path)
+    message = refused(copy, r"image_004\.png is 94 x 62 pixels and image_000\.png 96 x 64")
+    assert "gives both one size: crop all alike, or state the sizes and focal lengths of their rows" in message
+    edit(copy, lambda table: table.__setitem__((4, [4, 9]), [62, 94]))
+    cameras = read(copy).cameras
+    assert cameras.width[:, 0].tolist()[3] == 94
+    assert float(cameras.fx[3]) == float(cameras.fx[2])
+
+
 def test_a_folder_named_by_its_size(copy):
     expected = read(copy, downscale_factor=4)
     (copy / "images_4").rename(copy / "images_24x16")
@@ -297,6 +309,7 @@ def test_every_eighth_view_is_held_out(scene):
     assert len(names["train"]) == 10
     assert not set(names["train"]) & set(names["test"])
     assert read(scene).metadata["llff"].held_out == (0, 8)
+    assert "  val: images of 96 x 64 pixels, focal length 81.6 pixels (image_000.png)" in look(scene).summary()
     assert [path.stem for path in read(scene, "test", eval_interval=5).image_filenames] == [
         "image_000",
         "image_005",
@@ -381,6 +394,21 @@ def test_normalised_coordinates_need_cameras_along_z(scene):
 
 
 # Elsewhere
+
+
+def test_rays_of_a_training_step_are_those_of_the_small_images(scene, tmp_path):
+    config = toy_config(scene, tmp_path / "out")
+    config.pipeline.datamanager.dataparser = LLFFDataParserConfig(downscale_factor=4, sr_scale=4)
+    manager = make_trainer(config).pipeline.datamanager
+    assert manager.report.depth_range.near == pytest.approx(4 / 3)
+    assert manager.train_dataset.metadata["high_resolution"].scale == 4
+    rays, batch = manager.next_train(0)
+    pose = manager.train_dataset.cameras.camera_to_worlds
+    for ray in (0, 40, 95):
+        view, row, column = batch["indices"][ray].tolist()
+        colour = np.asarray(Image.open(manager.train_dataset.image_filenames[view]))[row, column]
+        np.testing.assert_allclose(batch["image"][ray], colour / 255, atol=1e-6)
+        torch.testing.assert_close(rays.origins[ray], pose[view, :, 3])
 
 
 def test_the_layout_is_recognised(scene):

@@ -97,6 +97,20 @@ def test_angles_of_single_blender_frames(copy):
     assert float(fx[0]) == float(fx[2]) == pytest.approx(radiance.Params(size=SIZE).focal)
 
 
+def test_every_split_of_blender_files_has_its_angle(copy):
+    """Images that are not square, and another angle in one file: neither sticks to the next one that is read."""
+    folder = copy("blender")
+    for path in images(folder):
+        Image.open(path).crop((0, 4, SIZE, 16)).save(path)
+    edit(folder / "transforms_test.json", lambda c: c.update(camera_angle_x=1.2))
+    reader = read_by(BlenderDataParserConfig(data=folder)).setup()
+    cameras = {split: reader.get_dataparser_outputs(split).cameras for split in ("test", "train")}
+    assert float(cameras["test"].fx[0]) == float(cameras["test"].fy[0]) == pytest.approx(10 / math.tan(0.6))
+    assert float(cameras["train"].fx[0]) == pytest.approx(radiance.Params(size=SIZE).focal)
+    assert [int(cameras["train"][0].width), int(cameras["train"][0].height)] == [20, 12]
+    assert float(cameras["train"].cy[0]) == 6
+
+
 def test_blender_cameras_are_nerfstudios_where_an_angle_is_all(scenes):
     config = BlenderDataParserConfig(data=scenes / "blender")
     own, stock = (parser.setup().get_dataparser_outputs("train") for parser in (read_by(config), config))

@@ -160,6 +160,17 @@ def test_masks(copy, fault):
         look(folder, NerfstudioDataParserConfig()).findings.raise_errors()
 
 
+def test_the_share_that_masks_leave_out_is_said(copy):
+    folder = copy("nerfstudio")
+    mask = np.zeros((20, 20), np.uint8)
+    mask[:15] = 255
+    add_masks(folder)
+    Image.fromarray(mask).save(folder / "mask.png")
+    report = look(folder, NerfstudioDataParserConfig())
+    assert report.left_out == {"train": 0.25, "val": 0.25, "test": 0.25}
+    assert "pixels, of which masks leave out 25%, focal length" in report.summary()[1]
+
+
 PARSER_FAULTS = {
     "null frames": (lambda c: c.update(frames=None), "lists no frames"),
     "no focal length": (lambda c: (c.pop("fl_x"), c.pop("fl_y")), r"states no focal length \(fl_x, fl_y\)"),
