@@ -35,6 +35,9 @@ RUN_BY = {
     "python tools/train.py configs/adaformer.py": (
         "tests/projects/adaformer/test_training.py::test_tools_train_and_test"
     ),
+    "python tools/infer.py configs/adaformer.py": (
+        "tests/projects/adaformer/test_training.py::test_tools_train_and_test"
+    ),
     "python tools/test.py configs/adaformer.py": (
         "tests/projects/adaformer/test_training.py::test_tools_train_and_test"
     ),

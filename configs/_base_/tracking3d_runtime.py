@@ -11,6 +11,7 @@ from torch.optim import Adam
 
 from perception.engine.epochs import ExactEpochResumeHook
 from perception.evaluation.tracking3d import SuccessPrecision
+from perception.inference.clouds.kind import Clouds
 
 optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=Adam, lr=1e-3, betas=(0.5, 0.999), eps=1e-6))
 param_scheduler = [dict(type=MultiStepLR, milestones=[40, 80, 120], gamma=0.2)]
@@ -22,3 +23,4 @@ custom_hooks = [dict(type=ExactEpochResumeHook)]
 default_hooks.pop("visualization")
 default_hooks.checkpoint.update(by_epoch=True, interval=10)
 log_processor.by_epoch = True
+folder_kind = dict(type=Clouds)

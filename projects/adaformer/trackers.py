@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from perception.datasets.tracklets.crops import SearchArea, inside_box, resample
 from perception.datasets.tracklets.samples import motion_inputs
 from perception.datasets.tracklets.sequences import TrackletClouds
 from perception.geometry import boxes3d
+from perception.inference.clouds.model import Step, Target
 
 from .backbone import AdaFormer
 from .losses import (
@@ -37,43 +37,6 @@ MODELS.register_module(module=SegPointNet)
 
 _SEED = 1
 """Of the points that are drawn from every crop while tracking, as in the released code: tracking is deterministic."""
-
-
-@dataclass
-class Target:
-    """An object that is tracked.
-
-    Attributes:
-        box: (7,) float64, the last one, in the frame of the clouds.
-        first: (N, 3) points of its first frame, in its first box's frame.
-        previous: (N, 3) the last cloud near its box, in the frame of the clouds.
-        age: clouds since the first one.
-        motion: (2,) how far the box went in the plane from the cloud before last to the last, metres.
-    """
-
-    box: Tensor
-    first: Tensor
-    previous: Tensor
-    age: int = 0
-    motion: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a tracker found in a cloud.
-
-    Attributes:
-        box: (7,) float64, in the frame of the clouds.
-        score: in [0, 1]; NaN of trackers that have none.
-        points_in_search: points of the cloud in the search area.
-        status: ``"ok"``; ``"coasting"``: too few points, the last motion is repeated; ``"lost"``: two points or less,
-            what the tracker says means nothing.
-    """
-
-    box: Tensor
-    score: float
-    points_in_search: int
-    status: str
 
 
 class Tracker3D(BaseModel):

@@ -15,7 +15,8 @@ from perception.datasets.checks.report import Section
 from perception.datasets.resumable import SeededIndex
 from perception.datasets.tracklets.cache import CroppedClouds
 from perception.datasets.tracklets.crops import SearchArea, resample
-from perception.datasets.tracklets.kitti import KittiTracklets, read_calibration
+from perception.datasets.tracklets.kitti import KittiTracklets
+from perception.datasets.tracklets.kitti_files import read_calibration
 from perception.datasets.tracklets.samples import MotionSamples, SiameseSamples, motion_inputs, moved_target
 from perception.datasets.tracklets.sequences import TrackletSequences
 from perception.engine.errors import UserError

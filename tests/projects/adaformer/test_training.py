@@ -1,5 +1,6 @@
 """Training, evaluation and exact resumption with the ordinary tools, on small scenes in KITTI's layout."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,19 @@ def test_tools_train_and_test(root, tmp_path, run_tool):
     assert done.code == 0, done.err[-3000:]
     for number in ("tracking/success", "tracking/Car/success", "tracking/Pedestrian/precision"):
         assert number in done.out + done.err
+
+    done = run_tool(
+        *("infer", "configs/adaformer.py", work_dir / "epoch_1.pth", root, "--out", tmp_path / "out"),
+        *("--boxes", root / "label_02", "--workers", "1", "--cfg-options", *arguments),
+    )
+    assert done.code == 0, done.err[-3000:]
+    found = json.loads((tmp_path / "out" / "tracks.json").read_text())["sequences"]
+    assert set(found) == {"0000", "0017", "0019"}
+    for sequence in found.values():
+        assert {track["category"]: len(track["boxes"]) for track in sequence["tracks"].values()} == {
+            "Car": 6,
+            "Pedestrian": 6,
+        }
 
 
 def test_missing_data_are_one_sentence(tmp_path, run_tool):
