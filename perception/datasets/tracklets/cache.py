@@ -32,7 +32,7 @@ class CroppedClouds:
 
     def __init__(self, tracklets: TrackletSet, folder: str | Path, progress: bool = True):
         self.tracklets = tracklets
-        self.path = Path(folder).expanduser() / f"{tracklets.fingerprint()}.npz"
+        self.path = Path(folder).expanduser() / f"{tracklets.fingerprint()}.index"
         if is_main_process() and not self.path.is_file():
             self._make(progress)
         barrier()
@@ -46,7 +46,7 @@ class CroppedClouds:
     def points(self, number: int, index: int) -> Tensor:
         """Points (N, 3) float64 near the box of the ``index``-th frame of the ``number``-th tracklet."""
         if self._map is None:
-            self._map = np.memmap(self.path.with_suffix(".bin"), np.float32, "r")
+            self._map = np.memmap(self.path.with_suffix(".points"), np.float32, "r")
         row = self._first[number] + index
         local = np.array(self._map[self._starts[row] : self._starts[row] + self._counts[row]]).reshape(-1, 3)
         return torch.from_numpy(local).double() + self.tracklets.tracklets[number].boxes[index, :3]
@@ -61,7 +61,7 @@ class CroppedClouds:
                 by_cloud[tracklet.scene, frame].append((number, index))
         output_folder(self.path.parent)
         written = 0
-        with replacing(self.path.with_suffix(".bin")) as file:
+        with replacing(self.path.with_suffix(".points")) as file:
             for (scene, frame), places in tqdm(
                 sorted(by_cloud.items()), desc="points near boxes", unit="cloud", disable=not progress
             ):
