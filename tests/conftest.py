@@ -69,25 +69,13 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def driving_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small built-in driving set in nuScenes' format: a training and a validation scene of three frames."""
+    """A small built-in driving set in nuScenes' format: a scene of three frames to train and one to validate."""
     from perception.datasets.synthetic import driving
     from tests.datasets.driving_set import PARAMS
 
     out = tmp_path_factory.mktemp("data") / "driving"
     driving.write(out, PARAMS)
     return out
-
-
-@pytest.fixture(scope="session")
-def driving_infos(driving_folder: Path) -> Path:
-    """The same with its info files."""
-    from perception.datasets.driving.infos import write_infos
-    from perception.datasets.driving.nuscenes_tables import frames_of, open_tables
-
-    tables = open_tables(driving_folder, "v1.0-mini")
-    for split in ("mini_train", "mini_val"):
-        write_infos(driving_folder / f"infos_{split}.msgpack", "v1.0-mini", split, frames_of(tables, split))
-    return driving_folder
 
 
 @pytest.fixture

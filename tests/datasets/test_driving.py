@@ -190,7 +190,7 @@ class TestNuScenes:
         again = tmp_path / "again"
         driving.write(again, PARAMS)
         names = [str(path.relative_to(again)) for path in again.rglob("*") if path.is_file()]
-        assert len(names) == 13 + 1 + 2 + 6 * 7
+        assert len(names) == 13 + 2 + 1 + 2 + 6 * 7  # tables, infos, record, maps, sensors
         _, different, missing = filecmp.cmpfiles(driving_folder, again, names, shallow=False)
         assert not different
         assert not missing

@@ -23,8 +23,8 @@ def devkit(driving_folder):
 
 
 @pytest.fixture(scope="module")
-def frames(driving_infos):
-    return [decode_frame(raw) for raw in read_infos(driving_infos / "infos_mini_train.msgpack").frames]
+def frames(driving_folder):
+    return [decode_frame(raw) for raw in read_infos(driving_folder / "infos_mini_train.msgpack").frames]
 
 
 def test_frames_are_the_splits_in_order(devkit, frames):

@@ -106,20 +106,20 @@ class TestRecordedFrames:
 
 
 class TestNeighbours:
-    def test_none_is_taken_from_another_scene(self, driving_infos, tmp_path):
+    def test_none_is_taken_from_another_scene(self, driving_folder, tmp_path):
         frames = [
             decode_frame(raw)
             for split in ("train", "val")
-            for raw in read_infos(driving_infos / f"infos_mini_{split}.msgpack").frames
+            for raw in read_infos(driving_folder / f"infos_mini_{split}.msgpack").frames
         ]
         write_infos(tmp_path / "both.msgpack", "v1.0-mini", "mini_train", frames)
-        both = NuScenesRigs(str(driving_infos), str(tmp_path / "both.msgpack"), frame_offsets=(1, -2, 0))
+        both = NuScenesRigs(str(driving_folder), str(tmp_path / "both.msgpack"), frame_offsets=(1, -2, 0))
         found = [both.item(k)["offsets"] for k in range(6)]
         assert found == [(0, 1), (0, 1), (-2, 0), (0, 1), (0, 1), (-2, 0)]
 
-    def test_a_standing_object_stays_put(self, driving_infos):
+    def test_a_standing_object_stays_put(self, driving_folder):
         """Through the neighbour's matrix it is seen where the neighbour's own matrix shows it."""
-        both = rigs(driving_infos, frame_offsets=(-1, 0), pipeline=[])
+        both = rigs(driving_folder, frame_offsets=(-1, 0), pipeline=[])
         item, before, now = both.item(1), both.frame(0), both.frame(1)
         compared = 0
         for k, (name, instance) in enumerate(zip(now.objects.names, now.objects.instances)):
@@ -141,18 +141,18 @@ class TestNeighbours:
                     compared += 1
         assert compared > 4
 
-    def test_offsets_must_hold_the_frame(self, driving_infos):
+    def test_offsets_must_hold_the_frame(self, driving_folder):
         with pytest.raises(ValueError, match="0 among them"):
-            rigs(driving_infos, frame_offsets=(-1, 1))
+            rigs(driving_folder, frame_offsets=(-1, 1))
 
-    def test_cameras_go_by_name(self, driving_infos, tmp_path):
+    def test_cameras_go_by_name(self, driving_folder, tmp_path):
         """An info file that lists them in another order gives the same item."""
-        infos = read_infos(driving_infos / "infos_mini_val.msgpack")
+        infos = read_infos(driving_folder / "infos_mini_val.msgpack")
         frames = [decode_frame(raw) for raw in infos.frames]
         shuffled = [msgspec.structs.replace(f, cameras=dict(reversed(f.cameras.items()))) for f in frames]
         write_infos(tmp_path / "other.msgpack", infos.version, infos.split, shuffled)
-        one = rigs(driving_infos, "val")[1]
-        two = NuScenesRigs(str(driving_infos), str(tmp_path / "other.msgpack"), pipeline=PIPELINE)[1]
+        one = rigs(driving_folder, "val")[1]
+        two = NuScenesRigs(str(driving_folder), str(tmp_path / "other.msgpack"), pipeline=PIPELINE)[1]
         assert torch.equal(one["inputs"]["img"], two["inputs"]["img"])
         np.testing.assert_array_equal(one["data_samples"].lidar2img, two["data_samples"].lidar2img)
 
@@ -194,17 +194,17 @@ class TestCrop:
         assert np.abs(difference).max() <= 1
         np.testing.assert_allclose(matrix, case["cam2img"][:3, :3], atol=1e-9)
 
-    def test_a_mirrored_image_keeps_its_matrix(self, driving_infos):
+    def test_a_mirrored_image_keeps_its_matrix(self, driving_folder):
         plain, mirrored = (
-            rigs(driving_infos, pipeline=[*PIPELINE[:3], CROP | dict(flip_prob=prob), PIPELINE[4]])[0]
+            rigs(driving_folder, pipeline=[*PIPELINE[:3], CROP | dict(flip_prob=prob), PIPELINE[4]])[0]
             for prob in (0, 1)
         )
         assert torch.equal(plain["inputs"]["img"].flip(-1), mirrored["inputs"]["img"])
         np.testing.assert_array_equal(plain["data_samples"].lidar2img, mirrored["data_samples"].lidar2img)
         assert (plain["data_samples"].flip, mirrored["data_samples"].flip) == (False, True)
 
-    def test_another_sensor_is_refused(self, driving_infos):
-        data_set = rigs(driving_infos, pipeline=[PIPELINE[0], dict(type="CropResizeRig")])
+    def test_another_sensor_is_refused(self, driving_folder):
+        data_set = rigs(driving_folder, pipeline=[PIPELINE[0], dict(type="CropResizeRig")])
         with pytest.raises(UserError, match="is 96 x 54, but the recipe crops images of 1600 x 900"):
             data_set[0]
 
@@ -214,10 +214,10 @@ def _car_in(box):
 
 
 class TestGround:
-    def test_boxes_move_with_the_matrix(self, driving_infos):
+    def test_boxes_move_with_the_matrix(self, driving_folder):
         loading = dict(type="LoadBoxes3D")
-        before = rigs(driving_infos, pipeline=[loading]).prepare_data(0)["gt_boxes"]
-        augmented = rigs(driving_infos, pipeline=[loading, dict(type="AugmentGround")])
+        before = rigs(driving_folder, pipeline=[loading]).prepare_data(0)["gt_boxes"]
+        augmented = rigs(driving_folder, pipeline=[loading, dict(type="AugmentGround")])
         signs = set()
         for seed in range(12):
             random.seed(seed)
@@ -231,20 +231,20 @@ class TestGround:
             signs.add(float(matrix[:2, :2].det().sign()))
         assert signs == {1.0, -1.0}
 
-    def test_cameras_stay_where_they_are(self, driving_infos):
+    def test_cameras_stay_where_they_are(self, driving_folder):
         pipeline = [*PIPELINE[:2], dict(type="AugmentGround"), CROP, PIPELINE[4]]
-        plain, moved = (rigs(driving_infos, pipeline=steps)[0]["data_samples"] for steps in (PIPELINE, pipeline))
+        plain, moved = (rigs(driving_folder, pipeline=steps)[0]["data_samples"] for steps in (PIPELINE, pipeline))
         np.testing.assert_array_equal(moved.lidar2img, plain.lidar2img)
         assert "bda_inverse" not in plain
         assert moved.bda_inverse.shape == (3, 3)
 
-    def test_boxes_outside_and_of_no_class_are_left_out(self, driving_infos):
+    def test_boxes_outside_and_of_no_class_are_left_out(self, driving_folder):
         low, high = (-10.0, -10.0), (10.0, 20.0)
         pipeline = [
             dict(type="LoadBoxes3D", classes=("car", "pedestrian")),
             dict(type="FilterBoxes3D", low=low, high=high, need_one=False),
         ]
-        data_set = rigs(driving_infos, pipeline=pipeline)
+        data_set = rigs(driving_folder, pipeline=pipeline)
         results, frame = data_set.prepare_data(1), data_set.frame(1)
         expected = [
             name
@@ -255,7 +255,7 @@ class TestGround:
         assert (results["gt_boxes"][:, 6].abs() <= math.pi).all()
         with pytest.raises(Exception, match="Cannot find valid image"):
             rigs(
-                driving_infos,
+                driving_folder,
                 pipeline=[PIPELINE[1], dict(type="FilterBoxes3D", low=(0, 0), high=(0, 0))],
                 max_refetch=2,
             )[0]
@@ -281,10 +281,10 @@ class TestImages:
         assert bright.max() == 255
         assert len(np.unique(bright)) > 10  # each image by itself
 
-    def test_a_resized_image_is_refused(self, driving_infos, tmp_path):
+    def test_a_resized_image_is_refused(self, driving_folder, tmp_path):
         copy = tmp_path / "copy"
-        shutil.copytree(driving_infos / "samples", copy / "samples")
-        shutil.copy(driving_infos / "infos_mini_train.msgpack", copy)
+        shutil.copytree(driving_folder / "samples", copy / "samples")
+        shutil.copy(driving_folder / "infos_mini_train.msgpack", copy)
         path = next((copy / "samples/CAM_BACK").iterdir())
         with Image.open(path) as image:
             image.resize((48, 27)).save(path)
@@ -294,8 +294,8 @@ class TestImages:
         with pytest.raises(UserError, match="CAM_BACK"):
             [rigs(copy, pipeline=PIPELINE[:1]).prepare_data(k) for k in range(3)]
 
-    def test_packed(self, driving_infos):
-        data_set = rigs(driving_infos, frame_offsets=(-1, 0))
+    def test_packed(self, driving_folder):
+        data_set = rigs(driving_folder, frame_offsets=(-1, 0))
         batch = pseudo_collate([data_set[1], data_set[2]])
         assert [tuple(image.shape) for image in batch["inputs"]["img"]] == [(2, 6, 3, 38, 96)] * 2
         sample = batch["data_samples"][0]
@@ -327,7 +327,7 @@ class TestImages:
         transforms.LoadRigImages().transform(dict(views=[[view]]))
         assert view["image"][0, 0].tolist() == [255, 0, 0]
 
-    def test_a_seed_repeats_all_draws(self, driving_infos):
+    def test_a_seed_repeats_all_draws(self, driving_folder):
         pipeline = [
             dict(type="mmdet.SeedAugmentation"),
             PIPELINE[0],
@@ -339,7 +339,7 @@ class TestImages:
             dict(type="DrawGridMask"),
             PIPELINE[4],
         ]
-        data_set = rigs(driving_infos, pipeline=pipeline)
+        data_set = rigs(driving_folder, pipeline=pipeline)
         first, _, again = (data_set[SeededIndex(0, seed)] for seed in (5, 6, 5))
         assert torch.equal(first["inputs"]["img"], again["inputs"]["img"])
         for key in ("bda_inverse", "lidar2img", "flip"):
@@ -379,9 +379,9 @@ def test_pipelines_compose_from_their_names():
     assert len(Compose(PIPELINE).transforms) == len(PIPELINE)
 
 
-def test_corners_of_packed_boxes_enclose_the_pixels_of_their_cameras(driving_infos):
+def test_corners_of_packed_boxes_enclose_the_pixels_of_their_cameras(driving_folder):
     """Targets of the cameras and boxes of the scene are the same objects, after the crop."""
-    sample = rigs(driving_infos)[0]["data_samples"]
+    sample = rigs(driving_folder)[0]["data_samples"]
     corners = boxes3d.corners(sample.gt_instances.bboxes_3d.double())
     compared = 0
     for matrix, instances in zip(sample.lidar2img[0], sample.camera_instances):

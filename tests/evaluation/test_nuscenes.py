@@ -46,28 +46,28 @@ def score(folder, meta, samples, **options):
     return metric.evaluate(len(samples))
 
 
-def test_what_is_annotated_scores_1(driving_infos, tmp_path):
-    meta, samples = truths(driving_infos)
-    numbers = score(driving_infos, meta, samples, outfile_prefix=str(tmp_path / "out"))
+def test_what_is_annotated_scores_1(driving_folder, tmp_path):
+    meta, samples = truths(driving_folder)
+    numbers = score(driving_folder, meta, samples, outfile_prefix=str(tmp_path / "out"))
     assert numbers["nuscenes/mAP"] == pytest.approx(1)
     assert numbers["nuscenes/NDS"] == pytest.approx(1, abs=1e-3)  # the LiDAR is tilted, and boxes stand upright in it
     assert numbers["nuscenes/mAAE"] == 0
     assert numbers["nuscenes/mATE"] < 1e-4
     assert numbers["nuscenes/AP_traffic_cone"] == pytest.approx(1)
     written = tmp_path / "out/results_nusc.json"
-    again = evaluate(written, driving_infos, "v1.0-mini", "mini_val")
+    again = evaluate(written, driving_folder, "v1.0-mini", "mini_val")
     assert {f"nuscenes/{name}": value for name, value in again.items()} == numbers
 
 
-def test_errors_show_where_they_belong(driving_infos):
-    meta, samples = truths(driving_infos)
+def test_errors_show_where_they_belong(driving_folder):
+    meta, samples = truths(driving_folder)
     for sample in samples:
         found = sample["pred_instances"]
         found["bboxes_3d"][:, :2] += torch.tensor([0.36, 0.48])
         found["bboxes_3d"][:, 6] += 0.1
         found["bboxes_3d"][:, 7] += 0.5
         del found["attributes"]
-    numbers = score(driving_infos, meta, samples)
+    numbers = score(driving_folder, meta, samples)
     assert numbers["nuscenes/mATE"] == pytest.approx(0.6, abs=0.02)
     assert numbers["nuscenes/mAOE"] == pytest.approx(0.1, abs=0.02)
     assert numbers["nuscenes/mAVE"] == pytest.approx(0.5, abs=0.05)
@@ -153,14 +153,14 @@ def test_attributes_follow_the_speed():
                 assert (attribute == moving.get(name, "vehicle.moving")) == (speed > 0.2)
 
 
-def test_what_does_not_fit_is_said(driving_infos, tmp_path):
-    meta, samples = truths(driving_infos)
+def test_what_does_not_fit_is_said(driving_folder, tmp_path):
+    meta, samples = truths(driving_folder)
     with pytest.raises(UserError, match="cannot be scored on mini_val"):
-        score(driving_infos, meta, samples[:-1])
+        score(driving_folder, meta, samples[:-1])
     with pytest.raises(UserError, match="format_only of the evaluator needs"):
-        NuScenesDetectionMetric(str(driving_infos), format_only=True)
-    assert score(driving_infos, meta, samples, format_only=True, outfile_prefix=str(tmp_path / "o")) == {}
+        NuScenesDetectionMetric(str(driving_folder), format_only=True)
+    assert score(driving_folder, meta, samples, format_only=True, outfile_prefix=str(tmp_path / "o")) == {}
     assert len(json.loads((tmp_path / "o/results_nusc.json").read_text())["results"]) == 3
-    shutil.copytree(driving_infos / "v1.0-mini", tmp_path / "bare/v1.0-mini")
+    shutil.copytree(driving_folder / "v1.0-mini", tmp_path / "bare/v1.0-mini")
     with pytest.raises(UserError, match="not complete"):
         score(tmp_path / "bare", meta, samples)

@@ -27,6 +27,11 @@ class Examined(ABC):
             UserError: the data cannot be read at all.
         """
 
+    @staticmethod
+    def how_to_make(root: Path) -> str | None:
+        """A command that makes a missing file of the data set's folder from what is there; None where there is none."""
+        return None
+
     @classmethod
     def draw(cls, settings: Mapping[str, Any], path: Path) -> bool:
         """Writes a JPEG of some samples with their labels; False where the data set draws none."""

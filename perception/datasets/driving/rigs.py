@@ -15,11 +15,12 @@ from torch import Tensor
 from perception.engine.errors import UserError
 from perception.geometry import se3
 
+from .examining import ExaminedRigs
 from .infos import CAMERAS, CLASSES, Frame, box_array, decode_frame, read_infos
 
 
 @DATASETS.register_module()
-class NuScenesRigs(BaseDataset):
+class NuScenesRigs(ExaminedRigs, BaseDataset):
     """Frames of an info file, each with the images of its cameras and of neighbouring key frames.
 
     An item is a dict with ``token``, ``scene``, ``timestamp``, ``offsets`` (the neighbours that there are, ascending; 0

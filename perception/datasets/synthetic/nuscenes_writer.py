@@ -1,4 +1,4 @@
-"""The driving world as a data set in nuScenes' format: all tables of v1.0, images, LiDAR scans and maps.
+"""The driving world as a data set in nuScenes' format: all tables of v1.0, images, LiDAR scans, maps and info files.
 
 Scenes bear names that the devkit's splits know: up to eight training and two validation scenes are a `v1.0-mini`,
 more are a `v1.0-trainval`. Key frames only; there is no radar. Each scene lies somewhere else in a map of its own.
@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from nuscenes.utils.splits import create_splits_scenes
 
+from perception.datasets.driving.infos import write_infos
+from perception.datasets.driving.nuscenes_tables import frames_of, open_tables
 from perception.geometry import boxes3d, se3
 
 from .driving_bodies import KINDS
@@ -75,7 +77,11 @@ def fill(folder: Path, params: Params, frame_is_done: Callable[[], None]) -> dic
         count["scenes"] += 1
         count["frames"] += len(params.times)
         count["boxes"] += len(tables.rows["sample_annotation"]) - before
-    tables.write(folder / version_of(params))
+    version = version_of(params)
+    tables.write(folder / version)
+    opened = open_tables(folder, version)
+    for split in split_names(params).values():
+        write_infos(folder / f"infos_{split}.msgpack", version, split, frames_of(opened, split))
     return counts
 
 

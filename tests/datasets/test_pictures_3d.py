@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from perception.datasets.pictures_3d import draw_wire_frames, view_from_above
 from perception.geometry import boxes3d, cameras
-from perception.inference.pictures_3d import draw_wire_frames, view_from_above
 
 K = torch.tensor([[100.0, 0, 100], [0, 100, 60], [0, 0, 1]])
 CAMERA_FROM_VEHICLE = torch.tensor([[0.0, -1, 0, 0], [0, 0, -1, 1.5], [1, 0, 0, 0], [0, 0, 0, 1]])
