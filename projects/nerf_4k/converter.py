@@ -2,9 +2,10 @@
 decoder's trunk from Real-ESRNet.
 
 All parameters have the authors' names. A file of ours holds ``encoder``, ``decoder`` and ``discriminator``, or some of
-them, each with its ``settings`` and ``state_dict``, in tensors and plain containers alone. A file for the authors' code
-holds all that there is under the names that its loaders look for: ``model_kwargs`` and ``model_state_dict`` of the
-encoder, ``params`` of the decoder, and ``discriminator``, which their code never saves.
+them, each with its ``settings`` and ``state_dict``, in tensors and plain containers alone; or it is the checkpoint of a
+run, whose networks have the prefixes ``_model.field``, ``_model.decoder`` and ``_model.discriminator``. A file for the
+authors' code holds all that there is under the names that its loaders look for: ``model_kwargs`` and
+``model_state_dict`` of the encoder, ``params`` of the decoder, and ``discriminator``, which their code never saves.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from projects.nerf_4k.decoder import SFTNet
 from projects.nerf_4k.discriminator import UNetDiscriminatorSN
 
 FIELDS = {"DirectMPIGO": DirectMPIGO, "DirectVoxGO": DirectVoxGO}
+RUN = {"step", "pipeline", "run"}
+"""Entries of the checkpoint of a run."""
 TRUNK = r"conv_first|body\.\d+\.rdb\d\.conv\d|conv_body|conv_up1|conv_up2|conv_hr|conv_last"
 """The layers that the decoder shares with ESRGAN's generator, by the same names."""
 
@@ -46,9 +49,9 @@ def read_parts(checkpoint: Mapping[str, Any]) -> Parts:
     Raises:
         UserError: it holds none of them, or one that is not complete.
     """
-    if any(isinstance(checkpoint.get(name), Mapping) and "settings" in checkpoint[name] for name in Parts._fields[:3]):
-        return _read_ours(checkpoint)
-    return _read_authors(checkpoint)
+    held = [checkpoint.get(name) for name in Parts._fields[:3]]
+    own = any(isinstance(part, Mapping) and "settings" in part for part in held)
+    return _read_ours(checkpoint) if own or checkpoint.keys() >= RUN else _read_authors(checkpoint)
 
 
 def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
@@ -129,6 +132,8 @@ def _read_authors(checkpoint: Mapping[str, Any]) -> Parts:
 
 
 def _read_ours(checkpoint: Mapping[str, Any]) -> Parts:
+    if checkpoint.keys() >= RUN:
+        return _read_run(checkpoint)
     found = {name: checkpoint.get(name) for name in Parts._fields[:3]}
     encoder = decoder = discriminator = None
     try:
@@ -144,6 +149,49 @@ def _read_ours(checkpoint: Mapping[str, Any]) -> Parts:
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise UserError(f"this file is damaged or of another version: {' '.join(str(error).split())}") from None
     return _some(Parts(encoder, decoder, discriminator, step))
+
+
+def _read_run(checkpoint: Mapping[str, Any]) -> Parts:
+    state = {
+        name.removeprefix("_model."): value
+        for name, value in checkpoint["pipeline"].items()
+        if name.startswith("_model.") and isinstance(value, Tensor)
+    }
+    options = {name.removeprefix("pipeline.model."): value for name, value in checkpoint["run"]["settings"].items()}
+    if "decoder.num_feat" not in options:
+        raise UserError(f"this is a checkpoint of the method {checkpoint['run']['method']}, not of 4K-NeRF")
+    parts = {name: _below(state, name) for name in ("field", "decoder", "discriminator")}
+    encoder = _run_field(parts["field"], int(state["num_voxels"]), options)
+    plan = [name for name, _ in checkpoint["run"]["plan"]]
+    if plan[int(state["stage"])] != "joint":  # the networks behind the field are as they were made
+        return Parts(encoder, step=checkpoint["step"])
+    decoder = _network(parts["decoder"], _decoder_settings, SFTNet, "4K-NeRF decoder")
+    judge = parts["discriminator"] or None
+    if judge is not None:
+        judge = _network(judge, _discriminator_settings, UNetDiscriminatorSN, "4K-NeRF discriminator")
+    return Parts(encoder, decoder, judge, checkpoint["step"])
+
+
+def _below(state: State, name: str) -> State:
+    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+
+
+def _run_field(state: State, num_voxels: int, options: Mapping[str, Any]) -> DirectMPIGO | DirectVoxGO:
+    """The field of a run, whose options say what its tensors do not."""
+    if "act_shift.grid" in state:
+        own = {name.removeprefix("encoder."): value for name, value in options.items() if name.startswith("encoder.")}
+        if own["fast_color_thres"] is None:
+            own["fast_color_thres"] = options["stepsize"] / own["mpi_depth"] / 5
+        return _field({**own, "num_voxels": num_voxels, **_box(state)}, state)
+    stage = "fine" if "rgbnet.0.weight" in state else "coarse"
+    own = {name.removeprefix(f"{stage}."): value for name, value in options.items() if name.startswith(f"{stage}.")}
+    if stage == "coarse":
+        own = {**own, "rgbnet_dim": 0}
+    return _field({**own, "num_voxels_base": own["num_voxels"], "num_voxels": num_voxels, **_box(state)}, state)
+
+
+def _box(state: State) -> dict[str, list[float]]:
+    return {name: state[name].tolist() for name in ("xyz_min", "xyz_max")}
 
 
 def _some(parts: Parts) -> Parts:
