@@ -52,6 +52,9 @@ RUN_BY = {
     ),
     "python tools/retrieve.py": "tests/projects/unifygeo/test_training.py::test_tools_train_and_test_the_demo",
     "python tools/convert_checkpoint.py bevformer_v2": "tests/projects/bevformer_v2/test_converter.py::test_tool",
+    "python tools/convert_checkpoint.py nerf_4k": (
+        "tests/projects/nerf_4k/test_converter.py::test_encoder_there_and_back"
+    ),
     "python tools/convert_checkpoint.py unifygeo": "tests/projects/unifygeo/test_converter.py::test_tool",
     "python tools/make_demo_data.py driving": "tests/datasets/test_driving.py::test_command_writes_it",
     "python tools/make_demo_data.py radiance": "tests/datasets/test_synthetic_radiance.py::test_command_writes_it",

@@ -31,7 +31,7 @@ def _method(
     patches: PatchSamplerConfig = PATCHES,
     rays: int = 4096,
     network_rate: float = 2e-4,
-    decay_steps: int = FIELD_DECAY,
+    network_decay: int = NETWORK_DECAY,
     steps_per_save: int = STEPS_PER_SAVE,
 ) -> MethodSpecification:
     """A method of this name: `rays` per step of the field's own stages, `network_rate` of decoder and discriminator."""
@@ -42,8 +42,8 @@ def _method(
         train_num_rays_per_batch=rays,
         eval_num_rays_per_batch=rays,
     )
-    groups = {group: (rate, decay_steps) for group, rate in RATES.items()}
-    groups |= dict.fromkeys(("decoder", "discriminator"), (network_rate, NETWORK_DECAY))
+    groups = {group: (rate, FIELD_DECAY) for group, rate in RATES.items()}
+    groups |= dict.fromkeys(("decoder", "discriminator"), (network_rate, network_decay))
     config = StudioTrainerConfig(
         method_name=name,
         steps_per_save=steps_per_save,
@@ -92,13 +92,14 @@ nerf_4k_tiny = _method(
     "nerf-4k-tiny",
     "4K-NeRF for a CPU and small images of some 80 pixels: about four minutes",
     Nerf4kModelConfig(
-        encoder=EncoderSettings(iters=800, num_voxels=96 * 72 * 48, mpi_depth=48, pg_scale=(100, 200, 300)),
+        encoder=EncoderSettings(iters=1000, num_voxels=96 * 72 * 48, mpi_depth=48, pg_scale=(150, 300, 450)),
         decoder=DecoderSettings(num_feat=32, num_block=1, num_grow_ch=16),
-        joint=JointSettings(iters=600, decay_steps=20_000, weight_gan=0.0, weight_perceptual=0.0, weight_style=0.0),
+        joint=JointSettings(iters=1400, decay_steps=2000, weight_gan=0.0, weight_perceptual=0.0, weight_style=0.0),
     ),
     LLFFDataParserConfig(sr_scale=4),
     patches=PatchSamplerConfig(side=24),
-    rays=1536,
+    rays=1024,
     network_rate=1e-3,
+    network_decay=2000,
     steps_per_save=250,
 )

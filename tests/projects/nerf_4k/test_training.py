@@ -118,9 +118,9 @@ def test_a_run_leaves_what_it_should(finished):
         assert len(optimizer.state) == len(parameters)
     growth = 0.1 ** (1 / 20_000)
     rate = finished.optimizers.optimizers["k0"].param_groups[0]["lr"]
-    assert rate == pytest.approx(0.1 * growth ** (ENCODER - 8 + 1) * 0.1 ** (JOINT / 20_000), rel=1e-6)
+    assert rate == pytest.approx(0.1 * growth ** (ENCODER - 8 + 1) * 0.1 ** (JOINT / 2000), rel=1e-6)
     rate = finished.optimizers.optimizers["decoder"].param_groups[0]["lr"]
-    assert rate == pytest.approx(1e-3 * 0.1 ** (JOINT / 300_000), rel=1e-6)
+    assert rate == pytest.approx(1e-3 * 0.1 ** (JOINT / 2000), rel=1e-6)
 
 
 @pytest.mark.parametrize("stop", [6, ENCODER, ENCODER + 4])
