@@ -132,18 +132,26 @@ def _sheet_row(root: Path, frame: Frame, names: Sequence[str]) -> np.ndarray:
     boxes = torch.from_numpy(box_array(frame.objects)[kept].reshape(-1, 9))
     palette = default_palette(len(CLASSES))
     colours = [palette[labels[frame.objects.names[k]]] for k in kept]
-    views = [_view(root, frame, name, boxes, colours) for name in names]
-    half = -(-len(views) // 2)
-    height = max(view.shape[0] for view in views)
-    views = [np.pad(view, ((0, height - len(view)), (0, 0), (0, 0)), constant_values=255) for view in views]
-    views += [np.full_like(views[0], 255)] * (2 * half - len(views))
-    both = np.concatenate([np.concatenate(views[:half], 1), np.concatenate(views[half:], 1)])
+    rows = [[_view(root, frame, name, boxes, colours) for name in row] for row in _as_seen(frame, names)]
+    height, columns = max(view.shape[0] for row in rows for view in row), max(map(len, rows))
+    sheet = np.full((2 * height, columns * _VIEW_WIDTH, 3), 255, np.uint8)
+    for number, row in enumerate(rows):
+        for column, view in enumerate(row):
+            top, left = number * height, column * _VIEW_WIDTH
+            sheet[top : top + len(view), left : left + _VIEW_WIDTH] = view
     points = np.zeros((0, 3))
     scan = root / frame.lidar_path
     if scan.is_file() and scan.stat().st_size % 20 == 0:  # rows of x, y, z, intensity, ring
         points = np.fromfile(scan, "<f4").reshape(-1, 5)[:, :3]
-    above = view_from_above(points, boxes, colours, size=both.shape[0], forward="y")
-    return np.concatenate([both, above], 1)
+    above = view_from_above(points, boxes, colours, size=sheet.shape[0], forward="y")
+    return np.concatenate([sheet, above], 1)
+
+
+def _as_seen(frame: Frame, names: Sequence[str]) -> list[list[str]]:
+    """The cameras that look ahead and those that look back, each from left to right."""
+    axes = {name: np.array(frame.cameras[name].lidar_from_camera)[:2, 2] for name in names}  # x right, y forward
+    rows = ([name for name in names if axes[name][1] >= 0], [name for name in names if axes[name][1] < 0])
+    return [sorted(row, key=lambda name: axes[name][0]) for row in rows]
 
 
 def _view(
