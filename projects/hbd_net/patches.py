@@ -76,8 +76,14 @@ class GLHBridgeWithContext(GLHBridge):
         """As its base, with context.
 
         Raises:
-            UserError: a patch with a long object has no crops, or their files are missing or damaged.
+            UserError: a patch with a long object has no crops, their files are missing or damaged, or no folder of
+                crops is named.
         """
+        if "context" not in self.data_prefix:
+            raise UserError(
+                "data_prefix of the data set lacks context: the folder of crops around patches that split_pyramid.py "
+                "writes (native/contexts/); a detector that needs none trains with type GLHBridge"
+            )
         records = super().load_data_list()
         folder = Path(self.data_prefix["context"])
         without = []

@@ -292,6 +292,20 @@ def test_equal_scores_do_not_depend_on_the_order_of_windows():
     assert torch.equal(merged, backwards)
 
 
+def test_what_merging_keeps_apart():
+    """Isolated boxes all stay, and so do neighbours that only touch; parts of less than the threshold are kept, too."""
+    lone = torch.tensor([[100.0 * k, 50, 60, 12, 0.3, 0.5] for k in range(5)])
+    assert len(merge_levels([merge_windows([lone[:2], lone[2:]])])) == 5
+    parallel = torch.tensor([[50.0, 50, 100, 10, 0, 0.9], [50, 62, 100, 10, 0, 0.8]])
+    assert len(merge_windows([parallel])) == 2
+    row = torch.tensor([[70.0 * k, 50, 100, 20, 0, 0.9 - k / 10] for k in range(5)])  # each overlaps the next by 30 %
+    assert len(merge_windows([row])) == 5
+    whole, part = torch.tensor([[50.0, 50, 100, 20, 0, 0.6]]), torch.tensor([[80.0, 50, 40, 20, 0, 0.9]])
+    assert len(merge_levels([whole, part])) == 2  # an overlap of 0.4: the released rule knows no parts
+    most = torch.tensor([[60.0, 50, 80, 20, 0, 0.5]])
+    assert_close(merge_levels([whole, most]), whole)
+
+
 def test_levels_of_odd_size_map_back_by_axis():
     """The corner object of 1001 x 777 pixels on its half and quarter, to half a pixel."""
     corner = torch.tensor([[991.0, 767, 20, 20, 0], [900, 700, 60, 8, 0.5], [900, 700, 8, 60, -0.4]])

@@ -246,12 +246,15 @@ def recipe(name):
 
 def with_context(folders, **changes):
     cfg = recipe("hbd_net").train_dataloader.dataset
-    return GLHBridgeWithContext(
+    settings = dict(
         data_root=str(folders / "train"),
         ann_file="native/annfiles/",
         data_prefix=dict(img_path="native/images/", context="native/contexts/"),
-        **{"context_threshold": 100, "filter_cfg": cfg.filter_cfg, "pipeline": cfg.pipeline, **changes},
+        context_threshold=100,
+        filter_cfg=cfg.filter_cfg,
+        pipeline=cfg.pipeline,
     )
+    return GLHBridgeWithContext(**{**settings, **changes})
 
 
 def test_thin_objects_are_left_out(folders):
@@ -301,6 +304,11 @@ def test_context_goes_with_long_objects_only(folders):
     assert all(dataset[k]["context"] is None for k in range(len(dataset)))
     with pytest.raises(UserError, match=r"objects of at least 20 pixels have no crops.*--context-threshold 20"):
         with_context(folders, context_threshold=20)
+
+
+def test_folder_of_context_has_to_be_named(folders):
+    with pytest.raises(UserError, match="data_prefix of the data set lacks context"):
+        with_context(folders, data_prefix=dict(img_path="native/images/"))
 
 
 def test_damaged_context_is_named(folders, tmp_path):
@@ -448,6 +456,54 @@ def test_metric_says_what_is_missing(tmp_path):
         metric(tmp_path).process({}, [as_sample(*patch_results(torch.ones(1, 5), "x", 300, 300)[0])])
     with pytest.raises(UserError, match="'whole'"):
         metric(tmp_path).process({}, [{**as_sample("whole", Found(*map(np.zeros, ((0, 5), 0, 0))), 1)}])
+
+
+def test_tilted_bridge_over_many_windows(tmp_path):
+    """1400 x 40 pixels at 30 degrees: whole in the labels of each window that holds enough, and marked as cut there."""
+    bridge = [1500.0, 1200, 1400, 40, math.pi / 6]
+    write_image(tmp_path / "scene", "tilted", 2600, 2100, bridge)
+    cut(tmp_path / "scene", tmp_path / "out", size=1024, gap=200, levels="all", context_threshold=300)
+    counts = {}
+    for level, factor in (("native", 1), ("down2", 2), ("down4", 4)):
+        for path in (tmp_path / "out" / level / "annfiles").iterdir():
+            x, y = (int(value) for value in path.stem.partition("__1024__")[2].split("___"))
+            for quad, difficulty in zip(*[getattr(read_labels(path), key) for key in ("corners", "difficulty")]):
+                assert np.abs((quad + np.array([x, y])) * factor - corners_of(bridge)[0]).max() < 1e-2
+                counts.setdefault(level, []).append(difficulty)
+    assert set(counts["native"]) == {2}
+    assert 0 in counts["down2"]
+    assert counts["down4"] == [0]
+    truth = Truth(corners_of(bridge), np.zeros(1, np.int64), np.zeros(1, bool))
+    results = []
+    for level in pyramid(2600, 2100)[1:]:  # a detector that finds it where it is whole
+        for x1, y1, x2, y2 in level.windows().tolist():
+            corners = corners_of(bridge)[0] / level.factor - (x1, y1)
+            if corners.min() >= 0 and (corners <= (x2 - x1, y2 - y1)).all():
+                box = np.array([[*corners.mean(0), 1400 / level.factor, 40 / level.factor, math.pi / 6]])
+                found = Found(box, np.array([0.9]), np.zeros(1, np.int64))
+                results.append((f"tilted__1024__{x1}___{y1}", found, level.factor))
+    (merged,) = merge_pyramids(results, 1).values()
+    assert len(merged.scores) == 1
+    assert evaluate_by_length([merged], [truth], 1)[3].mean == 1
+
+
+def test_labels_of_other_habits_end_in_a_sentence(folders, tmp_path):
+    """Names in other letters, commas, a class in front; header lines, no difficulty and no objects are understood."""
+    scene = tmp_path / "scene"
+    shutil.copytree(folders / "scene", scene)
+    label = scene / "labelTxt" / "a__b.txt"
+    quad = "10 10 60 10 60 30 10 30"
+    for text, message in (
+        (f"{quad} Bridge 0", "class 'Bridge' .'bridge'.."),
+        (f"{quad.replace(' ', ',')},bridge,0", "line 1: expected 8 coordinates"),
+        (f"0 {quad}", "class '30'"),
+    ):
+        label.write_text(text)
+        with pytest.raises(UserError, match=message):
+            GLHBridge(data_root=str(scene), ann_file="labelTxt/", data_prefix=dict(img_path="images/"))
+    label.write_text(f"imagesource:GoogleEarth\ngsd:0.5\n{quad} bridge\n{quad} bridge 2\n")
+    read = GLHBridge(data_root=str(scene), ann_file="labelTxt/", data_prefix=dict(img_path="images/"))
+    assert [len(read.get_data_info(k)["instances"]) for k in range(2)] == [2, 0]
 
 
 def test_sources_without_labels(folders, tmp_path):
