@@ -1,4 +1,4 @@
-"""Time and memory of a training step, and time of a prediction: CAT Mask R-CNN against Mask R-CNN, of equal sizes.
+"""Time and memory of a training step: CAT Mask R-CNN against Mask R-CNN, of equal sizes.
 
 Both detectors, with ResNet-50 and the 15 classes of iSAID, see the same images with the same objects in turn, and with
 as many regions. Norms learn in both, without exchange between GPUs. Memory of a step is what autograd keeps for the
@@ -126,17 +126,11 @@ def main() -> None:
         loss_of(model, images, samples).backward()
         model.zero_grad(set_to_none=True)
 
-    def predict(model: nn.Module) -> None:
-        with torch.inference_mode():
-            model.eval().predict(images[:1], copy.deepcopy(samples[:1]))
-        model.train()
-
     memory = {
         name: kept(lambda m=model: loss_of(m, images, samples), [*model.parameters(), *model.buffers(), images])
         for name, model in models.items()
     }
     show("a training step", compare({n: lambda m=m: step(m) for n, m in models.items()}, args.rounds), memory)
-    show("a prediction", compare({n: lambda m=m: predict(m) for n, m in models.items()}, args.rounds))
 
     with torch.no_grad():
         maps = models["Mask R-CNN"].backbone(images)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from perception.ops.roi_align import roi_align
 
@@ -33,21 +33,29 @@ def visiting_order(num_levels: int, direction: str) -> list[int]:
     return order if direction == "bottom_up" else order[::-1]
 
 
-def gated_sum(crops: Iterable[Tensor], gates: Iterable[Callable[[Tensor], Tensor]]) -> Tensor:
+def gated_sum(crops: Iterable[Tensor], gates: Iterable[ConvNorm]) -> Tensor:
     """Adds crops (R, C, h, w) one after another, each times the sigmoid of its gate on (sum so far, crop).
 
     Args:
         crops: of the levels, in the order in which they are added; at least one.
-        gates: of the same levels.
+        gates: of the same levels, as :func:`make_gates` makes them.
     """
     total: Tensor | None = None
     for crop, gate in zip(crops, gates, strict=True):
-        if total is None:
-            total = torch.zeros_like(crop)
-        total = total + crop * gate(torch.cat([total, crop], 1)).sigmoid()
+        gated = crop * _logits(gate, total, crop).sigmoid()
+        total = gated if total is None else total + gated
     if total is None:
         raise ValueError("a sum needs at least one level")
     return total
+
+
+def _logits(gate: ConvNorm, total: Tensor | None, crop: Tensor) -> Tensor:
+    """The gate's convolution of the sum so far (None: 0) and the crop, without joining the two in memory."""
+    channels = crop.shape[1]
+    logits = F.conv2d(crop, gate.conv.weight[:, channels:], gate.conv.bias)
+    if total is None:
+        return logits
+    return logits + F.conv2d(total, gate.conv.weight[:, :channels])
 
 
 class HRoIE(nn.Module):

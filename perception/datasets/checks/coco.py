@@ -178,8 +178,8 @@ def _look_at_filter(dataset: DataSet, facts: CocoFacts, findings: Findings) -> N
     if (small | empty | crowded).all():
         findings.error(
             f"no image is left to train on: {int(small.sum())} are smaller than {limits.get('min_size', 0)} pixels "
-            f"(filter_cfg.min_size), {int(empty.sum())} have no objects, {int(crowded.sum())} more than {most:g} "
-            "(filter_cfg.max_objects)"
+            f"(filter_cfg.min_size), {int(empty.sum())} have no objects"
+            + (f", {int(crowded.sum())} more than {most} (filter_cfg.max_objects)" if crowded.any() else "")
         )
         return
     for left_out, what, advice in (
