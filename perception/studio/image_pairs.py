@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
 from torch import Tensor
 
@@ -62,6 +63,7 @@ class ImagePairs:
         self._files = list(outputs.image_filenames if stated is None else stated.image_filenames)
         if stated is None:
             self.low_filenames, self.low = None, shrunk_cameras(outputs.cameras, scale)
+            _say_remainders(outputs, scale)
         else:
             self.low_filenames, self.low = list(outputs.image_filenames), outputs.cameras
         self.high = enlarged_cameras(self.low, scale)
@@ -95,6 +97,17 @@ class ImagePairs:
         camera = self.low[index]
         pixels = read_image(self.low_filenames[index], (int(camera.height), int(camera.width)), scaled=False)
         return on_background(pixels, self.background)
+
+
+def _say_remainders(outputs: DataparserOutputs, scale: int) -> None:
+    widths, heights = outputs.cameras.width.reshape(-1), outputs.cameras.height.reshape(-1)
+    odd = ((widths % scale != 0) | (heights % scale != 0)).nonzero()[:, 0].tolist()
+    if odd:
+        CONSOLE.log(
+            f"[yellow]{outputs.image_filenames[odd[0]]} is {int(widths[odd[0]])} x {int(heights[odd[0]])} pixels, no "
+            f"multiple of {scale}: what remains at its right and lower end is left out, as of {len(odd) - 1} more images",
+            highlight=False,
+        )
 
 
 def on_background(pixels: np.ndarray, background: Tensor) -> Tensor:

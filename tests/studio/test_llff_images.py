@@ -174,7 +174,7 @@ def test_pixel_and_its_square_look_the_same_way(scene):
     torch.testing.assert_close(small[5, 7], large[0])
 
 
-def test_pairs_of_averages(tmp_path):
+def test_pairs_of_averages(tmp_path, capsys):
     """Blender layout has large images only: the small ones are averages, on the background."""
     params = radiance.Params(num_train=2, num_val=1, num_test=1, size=18, num_objects=2)
     radiance.write(tmp_path / "blender", params)
@@ -187,7 +187,9 @@ def test_pairs_of_averages(tmp_path):
     np.testing.assert_allclose(pairs.low_image(1), expected, atol=1e-6)
     assert pairs.low.fx[0].item() == pytest.approx(params.focal / 2)
     assert pairs.low.width.unique().tolist() == [9]
+    assert not printed(capsys)
     odd = ImagePairs(outputs, 4, WHITE)  # 18 is no multiple of 4: the last two rows and columns are left out
+    assert "18x18pixels,nomultipleof4:whatremainsatitsrightandlowerendisleftout,asof1moreimages" in printed(capsys)
     assert odd.high_image(0).shape == (16, 16, 3)
     assert odd.low_image(0).shape == (4, 4, 3)
     assert odd.low.cx[0].item() == pytest.approx(9 / 4)
