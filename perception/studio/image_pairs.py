@@ -105,7 +105,7 @@ def _say_remainders(outputs: DataparserOutputs, scale: int) -> None:
     if odd:
         CONSOLE.log(
             f"[yellow]{outputs.image_filenames[odd[0]]} is {int(widths[odd[0]])} x {int(heights[odd[0]])} pixels, no "
-            f"multiple of {scale}: what remains at its right and lower end is left out, as of {len(odd) - 1} more images",
+            f"multiple of {scale}: what remains at its right and lower end is left out (and {len(odd) - 1} more)",
             highlight=False,
         )
 

@@ -25,6 +25,7 @@ from perception.studio.findings import Findings
 from perception.studio.image_checks import check_colours, check_images
 from perception.studio.image_pairs import KEY, HighResolution, check_pairs
 from perception.studio.parsers import SceneReader
+from perception.studio.silhouettes import Outlines, check_silhouettes
 from perception.studio.view_agreement import Agreement, check_agreement
 
 NAMED = 4  # views of a split whose names are all said
@@ -61,6 +62,7 @@ class SceneReport:
     findings: Findings = field(default_factory=Findings)
     depth_range: DepthRange | None = None
     agreement: Agreement | None = None
+    outlines: Outlines | None = None
     left_out: dict[str, float | None] = field(default_factory=dict)
     """Share of each split's pixels that masks exclude; ``None`` without masks."""
 
@@ -85,6 +87,9 @@ class SceneReport:
         if self.agreement is not None:
             correlation, pairs = self.agreement
             lines.append(f"  neighbouring training images agree to {correlation:.2f} (correlation of {pairs} pairs)")
+        if self.outlines is not None:
+            share, views = self.outlines
+            lines.append(f"  {share:.0%} of the object's outlines in {views} training images fit together")
         return lines
 
     def say(self) -> None:
@@ -148,6 +153,7 @@ def check_scene(
         check_colours(train, shown, _background_remedy(config), findings)
         if not findings.errors:
             report.agreement = check_agreement(train, report.depth_range, findings)
+            report.outlines = check_silhouettes(train, report.depth_range, findings)
     return report
 
 

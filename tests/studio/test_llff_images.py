@@ -189,7 +189,7 @@ def test_pairs_of_averages(tmp_path, capsys):
     assert pairs.low.width.unique().tolist() == [9]
     assert not printed(capsys)
     odd = ImagePairs(outputs, 4, WHITE)  # 18 is no multiple of 4: the last two rows and columns are left out
-    assert "18x18pixels,nomultipleof4:whatremainsatitsrightandlowerendisleftout,asof1moreimages" in printed(capsys)
+    assert "18x18pixels,nomultipleof4:whatremainsatitsrightandlowerendisleftout(and1more)" in printed(capsys)
     assert odd.high_image(0).shape == (16, 16, 3)
     assert odd.low_image(0).shape == (4, 4, 3)
     assert odd.low.cx[0].item() == pytest.approx(9 / 4)
