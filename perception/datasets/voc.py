@@ -96,13 +96,18 @@ class VocObjects(XMLDataset):
             dict(
                 bbox=self._box(item.corners),
                 bbox_label=classes.index(item.name),
-                ignore_flag=int(item.difficult),
+                ignore_flag=int(item.difficult or self._is_small(item.corners)),
             )
             for item in objects
         ]
         return dict(
             img_id=name, img_path=path, xml_path=self._xml(name), width=width, height=height, instances=instances
         )
+
+    def _is_small(self, corners: tuple[float, float, float, float]) -> bool:
+        """Whether `filter_cfg` wants an object of this size ignored in training (`bbox_min_size`, in pixels)."""
+        x1, y1, x2, y2 = self._box(corners)
+        return not self.test_mode and min(x2 - x1, y2 - y1) < (self.bbox_min_size or 0)
 
     def _box(self, corners: tuple[float, float, float, float]) -> list[float]:
         x1, y1, x2, y2 = box_of(corners, self.base)

@@ -92,6 +92,13 @@ def test_difficult_objects_are_ignored(tmp_path, more, flag):
     assert data.get_data_info(0)["instances"][0]["ignore_flag"] == flag
 
 
+def test_small_objects_are_ignored_if_wanted(tmp_path):
+    root = write(tmp_path, {"a": xml(("ship", 1, 1, 4, 9), ("ship", 1, 1, 5, 5))})
+    flags = lambda data: [entry["ignore_flag"] for entry in data.get_data_info(0)["instances"]]  # noqa: E731
+    assert flags(opened(root, filter_cfg=dict(bbox_min_size=5))) == [1, 0]
+    assert flags(opened(root, filter_cfg=dict(bbox_min_size=5), test_mode=True)) == [0, 0]
+
+
 def test_names_and_files_that_are_not_as_they_should_be(tmp_path):
     good = ("ship", 1, 1, 5, 5)
     for text, message in {
