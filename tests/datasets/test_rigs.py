@@ -269,6 +269,22 @@ class TestGround:
         assert np.isnan(objects["boxes"]).any()  # the item itself is not changed
 
 
+def test_frames_in_which_no_camera_sees_an_object_are_rejected():
+    car = _car_in([1.0, 2, 9, 8])
+    behind = msgspec.structs.replace(car, translation=[0.0, 0, -3])
+    other = msgspec.structs.replace(car, name="animal")
+    seen, cut = np.array([1.0, 2, 9, 8]), np.array([1.0, 0, 9, 0])
+    need = transforms.NeedCameraObjects()
+
+    def kept(*pairs):
+        objects, boxes = [[one for one, _ in pairs], []], [[box for _, box in pairs], []]
+        return need.transform(dict(camera_objects=objects, camera_boxes=boxes)) is not None
+
+    assert kept((behind, seen), (car, seen))
+    assert not kept((car, cut), (behind, seen), (other, seen))
+    assert not kept()
+
+
 class TestImages:
     def test_colours_are_cut_and_not_wrapped(self):
         views = [[dict(image=np.full((4, 4, 3), value, np.uint8)) for value in (2, 253) for _ in range(40)]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from perception.engine.errors import UserError
 from perception.geometry import bev, boxes3d, cameras
 
 from .grid_mask import draw_grid_mask
-from .infos import CLASSES
+from .infos import CLASSES, PerspectiveObject
 
 _META = (
     *("sample_idx", "token", "scene", "timestamp", "offsets", "ego_from_lidar", "global_from_ego", "camera_names"),
@@ -232,6 +232,23 @@ def crop_resize(image: np.ndarray, intrinsics: np.ndarray, top: int, height: int
 
 
 @TRANSFORMS.register_module()
+class NeedCameraObjects(BaseTransform):
+    """Rejects frames in which no camera sees an object: another is drawn in their place, as in BEVFormer v2.
+
+    Args:
+        classes: that count.
+    """
+
+    def __init__(self, classes: Sequence[str] = CLASSES):
+        self.classes = frozenset(classes)
+
+    def transform(self, results: dict) -> dict | None:
+        """Changes nothing; belongs behind `CropResizeRig`, which moves objects out of sight."""
+        pairs = zip(results["camera_objects"], results["camera_boxes"])
+        return results if any(_shown(objects, boxes, self.classes) for objects, boxes in pairs) else None
+
+
+@TRANSFORMS.register_module()
 class DrawGridMask(BaseTransform):
     """Draws BEVFormer's grid mask, one for all images of the frame itself.
 
@@ -299,11 +316,7 @@ class PackRig(BaseTransform):
 
     def _camera_instances(self, objects: list, boxes: list[np.ndarray]) -> InstanceData:
         """Those objects that the cropped image shows."""
-        kept = [
-            k
-            for k, (one, box) in enumerate(zip(objects, boxes))
-            if one.name in self.classes and min(box[2:] - box[:2]) > 1e-5 and one.translation[2] > 0
-        ]
+        kept = _shown(objects, boxes, self.classes)
         chosen = [objects[k] for k in kept]
         rows = {
             "boxes_2d": ([boxes[k] for k in kept], 4),
@@ -321,6 +334,15 @@ class PackRig(BaseTransform):
             attributes=torch.tensor([one.attribute for one in chosen], dtype=torch.int64),
             speeds=torch.tensor([one.speed for one in chosen], dtype=torch.float32),
         )
+
+
+def _shown(objects: Sequence[PerspectiveObject], boxes: Sequence[np.ndarray], classes: Container[str]) -> list[int]:
+    """Numbers of the objects of a class that lie before the camera and have an area in its image."""
+    return [
+        k
+        for k, (one, box) in enumerate(zip(objects, boxes))
+        if one.name in classes and min(box[2:] - box[:2]) > 1e-5 and one.translation[2] > 0
+    ]
 
 
 def _all_views(results: dict) -> list[dict]:
