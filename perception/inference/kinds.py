@@ -28,7 +28,8 @@ from perception.inference.loops import Loop
 from perception.inference.reading import Reader
 from perception.inference.writing import Summary
 
-KINDS = Registry("folder kind", locations=["perception.inference.images.kind"])
+_IMAGES = "perception.inference.images"
+KINDS = Registry("folder kind", locations=[f"{_IMAGES}.kind", f"{_IMAGES}.pyramid_kind"])
 DEFAULT = "Images"
 
 

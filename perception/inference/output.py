@@ -17,6 +17,7 @@ from typing import Any
 from perception.engine.errors import UserError
 from perception.inference.journal import Journal
 from perception.inference.scan import Scan, Source
+from perception.inference.states import remove_states
 from perception.inference.writing import Files, Record, Records, Summary, Writer
 
 SETTINGS, JOURNAL, SKIPPED = "run.json", "predictions.jsonl", "skipped.json"
@@ -169,6 +170,7 @@ class OutputFolder:
                         for name in (*summary.leftovers(record), *in_sequence):
                             self.files.remove(name)
                     summary.clear(self.files)
+        remove_states(self.files)
         for name in (SKIPPED, JOURNAL, SETTINGS):
             self.files.remove(name)
 

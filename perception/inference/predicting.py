@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from perception.inference.scan import Source
+from perception.inference.states import KeptState
 
 
 class Prepared(Protocol):
@@ -53,12 +54,14 @@ class WholePredictor(Protocol):
     """A source at a time, which it reads by itself, piece by piece: for `perception.inference.streamed`."""
 
     def results(
-        self, source: Source, note: Callable[[str], None], say: Callable[[str], None]
+        self, source: Source, kept: KeptState, note: Callable[[str], None], say: Callable[[str], None]
     ) -> AbstractContextManager[tuple[Any, Any]]:
         """What writers are given, a sample and a result, which may be read on while they are written.
 
         Args:
             source: what to run.
+            kept: holds what an interrupted run has kept of this source, and takes what the next one would need; a
+                predictor need not use it.
             note: is told how far it is.
             say: is told what the user has to read.
 

@@ -1,4 +1,4 @@
-"""States of sequence predictors, kept while a sequence is not done so that an interrupted run can go on."""
+"""States of predictors, kept while a sequence or a huge source is not done so that an interrupted run can go on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _SHARE = 0.05
 
 
 class KeptState:
-    """The last state of one sequence that is on the disk, `state/HASH.pt`, and the one that will be next.
+    """The last state of one sequence, or of one source, that is on the disk, `state/HASH.pt`, and the one that will be
+    next.
 
     Args:
         files: where to.
@@ -42,10 +43,10 @@ class KeptState:
             return None, None
 
     def offer(self, number: int, after: str, state: Callable[[], Any]) -> None:
-        """Takes the state after a source, if it is time for one.
+        """Takes the state after a source, or after a part of one, if it is time for one.
 
         Args:
-            number: of the source in its sequence, from 1.
+            number: of the source in its sequence, or of the part in its source, from 1.
             after: the source's name.
             state: returns the state, or None if it cannot be kept.
         """
@@ -72,3 +73,11 @@ class KeptState:
         self._files.remove(self._name)
         with contextlib.suppress(OSError):  # other sequences' states
             (self._files.root / FOLDER).rmdir()
+
+
+def remove_states(files: Files) -> None:
+    """Removes all states that a run has kept."""
+    for path in (files.root / FOLDER).glob("*.pt"):
+        path.unlink()
+    with contextlib.suppress(OSError):  # there are none, or other files beside them
+        (files.root / FOLDER).rmdir()

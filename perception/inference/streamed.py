@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from perception.inference.loops import Earlier, Loop, Outcome, Work
 from perception.inference.predicting import SkippedError
 from perception.inference.scan import Source
+from perception.inference.states import KeptState
 
 
 class Streamed(Loop):
@@ -17,18 +18,22 @@ class Streamed(Loop):
 
     def outcomes(self, work: Work) -> Iterator[Outcome]:
         for source in work.sources:
-            if work.earlier.has(source):
-                continue
-            try:
-                with work.predictor.results(source, work.note, work.say) as (sample, found):
-                    record = work.write(source, sample, found)
-            except SkippedError as error:
-                yield Outcome(source, reason=str(error))
-            else:
-                yield Outcome(source, record)
+            kept = KeptState(work.earlier.files, source.name)
+            if not work.earlier.has(source):
+                yield _outcome(work, source, kept)
+            # Here its line is in the journal, perhaps since a run that was killed just then.
+            kept.remove()
 
     def start(self) -> None:
         """Nothing: sources are read by the predictor."""
 
     def close(self) -> None:
         """Nothing was begun."""
+
+
+def _outcome(work: Work, source: Source, kept: KeptState) -> Outcome:
+    try:
+        with work.predictor.results(source, kept, work.note, work.say) as (sample, found):
+            return Outcome(source, work.write(source, sample, found))
+    except SkippedError as error:
+        return Outcome(source, reason=str(error))

@@ -21,6 +21,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from perception.datasets.palette import Colour, default_palette
 from perception.engine.checkpoint import load_checkpoint_file, load_weights
 from perception.engine.errors import UserError
+from perception.geometry.pyramid import Context
 from perception.geometry.rotated_boxes import as_le90
 from perception.inference.images.decoding import InputSize
 from perception.inference.images.results import UNLABELLED, Detections, Found, LabelMap, Segments, crop_masks
@@ -39,6 +40,19 @@ class Prepared:
 
     data: dict[str, Any]
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Around:
+    """What is around a window, on reduced images.
+
+    Attributes:
+        images: uint8 (3, height, width) BGR, one for each of the contexts.
+        contexts: what they are.
+    """
+
+    images: Sequence[torch.Tensor]
+    contexts: Sequence[Context]
 
 
 class Detector:
@@ -85,6 +99,23 @@ class Detector:
             data["data_samples"].set_metainfo({"ori_shape": (height, width), "image_shape": size})
         divisor = self._divisor
         return Prepared(data, (channels, -(-height // divisor) * divisor, -(-width // divisor) * divisor))
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the model takes up what is around a window."""
+        return bool(getattr(self._model, "fuses", False))
+
+    def prepare_window(self, pixels: np.ndarray, name: str, factor: int, around: Around | None) -> Prepared:
+        """The same for a window of an image that was reduced by a factor, or of the native one by 1.
+
+        The model finds `factor` among the metainfo of the data sample and, where there is some, what is around the
+        window as `context` beside `inputs`.
+        """
+        prepared = self.prepare(pixels, name)
+        prepared.data["data_samples"].set_metainfo({"factor": factor})
+        if around is None:
+            return prepared
+        return Prepared({**prepared.data, "context": around}, prepared.shape)
 
     def predict(self, batch: Sequence[Prepared], score_thr: float) -> list[Found]:
         """Runs the model on images of one shape; boxes and label maps are in pixels of what `prepare` was given."""

@@ -57,6 +57,8 @@ class ImageWriter(Writer):
         record[self.key] = self.write_results(files, source, sample, found, meta)
         if sample.tiles is not None:
             record["tiles"] = sample.tiles
+        if sample.levels is not None:
+            record["levels"] = list(sample.levels)
         if sample.georeference is not None:
             record["georeference"] = asdict(sample.georeference)
         if sample.ground_control is not None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from mmengine.config import Config
@@ -33,6 +33,12 @@ from perception.inference.loops import Loop
 from perception.inference.scan import Source
 from perception.inference.streamed import Streamed
 from perception.inference.writing import Summary
+
+
+class HasDetector(Protocol):
+    """A predictor of images."""
+
+    detector: Detector
 
 
 @KINDS.register_module()
@@ -102,10 +108,10 @@ reduced to at most 4096 pixels a side.
             "bands": self._samples.bands and list(self._samples.bands),
         }
 
-    def reader(self, predictor: WholeImages | TiledPredictor | None) -> ImageReader:
+    def reader(self, predictor: HasDetector | None) -> ImageReader:
         return ImageReader(predictor and predictor.detector.input_size, self._samples)
 
-    def predictor(self, cfg: Config, checkpoint: Path, running: Running) -> WholeImages | TiledPredictor:
+    def predictor(self, cfg: Config, checkpoint: Path, running: Running) -> HasDetector:
         detector = Detector(cfg, checkpoint, running.device)
         if self._tiling is None:
             return WholeImages(detector, self._score_thr)
@@ -122,7 +128,7 @@ reduced to at most 4096 pixels a side.
     def loop(self, running: Running) -> Loop:
         return super().loop(running) if self._tiling is None else Streamed()
 
-    def meta(self, cfg: Config, checkpoint: Path, predictor: WholeImages | TiledPredictor | None) -> Labels:
+    def meta(self, cfg: Config, checkpoint: Path, predictor: HasDetector | None) -> Labels:
         if predictor is not None:
             return Labels(predictor.detector.classes, predictor.detector.palette)
         return Labels(*classes_and_palette(load_checkpoint_file(checkpoint), cfg))

@@ -14,14 +14,9 @@ from perception.inference.images.tiles import Tiling
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
-    """Adds them in a group of their own."""
+    """Adds them in groups of their own."""
     group = parser.add_argument_group("images")
-    group.add_argument(
-        "--score-thr",
-        type=fraction,
-        metavar="SCORE",
-        help="leave out detections with a lower score, from 0 to 1 (default: 0.3)",
-    )
+    add_score_option(group)
     group.add_argument("--tile", type=positive, metavar="SIZE", help="cut images into tiles of SIZE x SIZE pixels")
     group.add_argument(
         "--overlap",
@@ -35,7 +30,56 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         metavar="IOU",
         help="detections of two tiles that overlap more are one (default: 0.1 for rotated boxes, else 0.5)",
     )
+    add_raster_options(parser)
 
+
+def add_pyramid_options(parser: argparse.ArgumentParser) -> None:
+    """Adds those of pyramids of images, in groups of their own."""
+    group = parser.add_argument_group("images")
+    add_score_option(group)
+    group.add_argument(
+        "--patch", type=positive, metavar="SIZE", help="side of the windows, on every level (default: 1024)"
+    )
+    group.add_argument("--gap", type=int, metavar="PIXELS", help="what neighbouring windows share (default: 200)")
+    group.add_argument(
+        "--levels",
+        type=positive,
+        metavar="NUMBER",
+        help="how many levels at most: 1 is the native image alone (default: until the image fits into a window)",
+    )
+    group.add_argument(
+        "--within-iou",
+        type=fraction,
+        metavar="IOU",
+        help="detections of a level that overlap more are one (default: 0.4)",
+    )
+    group.add_argument(
+        "--across-iou",
+        type=fraction,
+        metavar="IOU",
+        help="detections of different levels that overlap more are one (default: 0.5)",
+    )
+    group.add_argument(
+        "--fuse-at-test",
+        action=argparse.BooleanOptionalAction,
+        help="give each native window what is around it on reduced images, as in training; takes up to three times as "
+        "long (default: no)",
+    )
+    add_raster_options(parser)
+
+
+def add_score_option(group: argparse._ArgumentGroup) -> None:
+    """Adds the threshold of scores."""
+    group.add_argument(
+        "--score-thr",
+        type=fraction,
+        metavar="SCORE",
+        help="leave out detections with a lower score, from 0 to 1 (default: 0.3)",
+    )
+
+
+def add_raster_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what says how samples become pixels."""
     rasters = parser.add_argument_group("rasters", "how samples become pixels, where files do not say it well")
     rasters.add_argument(
         "--range",
@@ -60,9 +104,7 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: they contradict each other.
     """
-    given = {key: getattr(args, key) for key in ("score_thr", "merge_iou") if getattr(args, key) is not None}
-    if args.range is not None or args.bands is not None:
-        given["samples"] = _sample_options(args.range, args.bands)
+    given = _given(args, ("score_thr", "merge_iou"))
     if args.tile is None:
         if args.overlap is not None or args.merge_iou is not None:
             raise UserError("--overlap and --merge-iou belong to --tile SIZE, which is not given")
@@ -72,6 +114,23 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(str(error)) from error
     return {**given, "tiling": tiling}
+
+
+def pyramid_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Those that were given, as arguments of the kind.
+
+    Raises:
+        UserError: they contradict each other.
+    """
+    return _given(args, ("score_thr", "patch", "gap", "levels", "within_iou", "across_iou", "fuse_at_test"))
+
+
+def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Options of these names that were given, and what was given of rasters."""
+    given = {key: getattr(args, key) for key in names if getattr(args, key) is not None}
+    if args.range is not None or args.bands is not None:
+        given["samples"] = _sample_options(args.range, args.bands)
+    return given
 
 
 def _sample_options(limits: Sequence[float] | None, bands: Sequence[int] | None) -> SampleOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ class ImageSample:
         reduction: original pixels per pixel of `pixels`.
         factor: original pixels per pixel of the coordinates of what is found.
         tiles: in how many parts the model saw it; None for an image that it saw whole.
+        levels: of each level of a pyramid its factor, its windows and how many detections it gave, as JSON; None for
+            an image without levels.
         georeference: where it lies, if that is known.
         ground_control: or at least where some of its points lie.
         valid: which pixels of `pixels` are data, bool (height, width); None when all are, or nobody asks any more.
@@ -51,6 +54,7 @@ class ImageSample:
     reduction: int
     factor: int
     tiles: int | None = None
+    levels: Sequence[dict[str, int]] | None = None
     georeference: Georeference | None = None
     ground_control: GroundControl | None = None
     valid: np.ndarray | None = None

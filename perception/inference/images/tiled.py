@@ -1,7 +1,7 @@
 """A detector or segmenter over huge images: windows are read, run in batches and put together again.
 
 Memory depends on the size of the tiles and, for files that are read by rows, on the width of the image, never on its
-area: what is kept of an image is its detections, and a picture of at most `OVERVIEW` pixels a side.
+area: what is kept of an image is its detections, and a picture of at most `overview.OVERVIEW` pixels a side.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from perception.inference.images.detector import Detector, Prepared
 from perception.inference.images.gdal_raster import SampleOptions
 from perception.inference.images.merging import TileMerger
 from perception.inference.images.nodata import without_nodata
+from perception.inference.images.overview import overview_factor
 from perception.inference.images.raster import open_raster
 from perception.inference.images.results import UNLABELLED, Detections, Found, LabelMap, Segments
 from perception.inference.images.sample import ImageSample
@@ -29,9 +30,7 @@ from perception.inference.images.windowed import DamagedError, Raster
 from perception.inference.predicting import SkippedError
 from perception.inference.reading import Refused
 from perception.inference.scan import Source
-
-OVERVIEW = 4096
-"""The longest side of a picture; those of larger images are reduced by a whole factor."""
+from perception.inference.states import KeptState
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,12 @@ class TiledPredictor:
 
     @contextmanager
     def results(
-        self, source: Source, note: Callable[[str], None], say: Callable[[str], None]
+        self, source: Source, kept: KeptState, note: Callable[[str], None], say: Callable[[str], None]
     ) -> Iterator[tuple[ImageSample, Detections | LabelBands]]:
-        """An image with its detections, or with its label map, whose tiles are run as its rows are asked for."""
+        """An image with its detections, or with its label map, whose tiles are run as its rows are asked for.
+
+        An image that was interrupted is run again.
+        """
         raster = open_raster(source, self._options)
         if isinstance(raster, Refused):
             raise SkippedError(raster.reason)
@@ -174,7 +176,7 @@ class _Overview:
     """A picture of an image whose tiles come in turn, `factor` times as small: its `pixels`, and its `labels`."""
 
     def __init__(self, width: int, height: int) -> None:
-        self.factor = -(-max(width, height) // OVERVIEW)
+        self.factor = overview_factor(width, height)
         size = (-(-height // self.factor), -(-width // self.factor))
         self.pixels = np.zeros((*size, 3), np.uint8)
         self.labels = np.full(size, UNLABELLED, np.uint8)

@@ -10,6 +10,7 @@ from perception.datasets.images import UnreadableImageError
 from perception.datasets.windows import Window
 from perception.inference.images.sample import Georeference, GroundControl
 
+_SKIPPED_ROWS = 256
 # Bytes of a full image that are read at a time to reduce it, about; at least one row of blocks is.
 _BAND_BYTES = 16 * 2**20
 
@@ -84,6 +85,10 @@ class ByRows(Raster):
 
     def read(self, window: Window) -> np.ndarray:
         bottom = self._top + len(self._rows)
+        while bottom < window.top:
+            # Rows that nobody asks for have to go by all the same, some at a time.
+            self._rows = self._read_rows(bottom, min(_SKIPPED_ROWS, window.top - bottom))
+            self._top, bottom = bottom, bottom + len(self._rows)
         if window.bottom > bottom:
             kept = self._rows[max(0, window.top - self._top) :]
             self._top = bottom - len(kept)

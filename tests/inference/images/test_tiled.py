@@ -18,7 +18,7 @@ from perception.geometry.rotated_boxes import box_corners, upright_bounds
 from perception.inference.folder import Job, run
 from perception.inference.images import box_writer
 from perception.inference.images import kind as kind_module
-from perception.inference.images import tiled as tiled_module
+from perception.inference.images import overview as overview_module
 from perception.inference.images.detector import Prepared
 from perception.inference.images.results import Detections, LabelMap, crop_masks
 from perception.inference.images.tiles import Tiling
@@ -155,7 +155,7 @@ def test_objects_of_a_large_image_are_found_once(rotated_retinanet, oracle, scen
 
 def test_label_maps_of_tiles_join_without_a_seam(segmenter, oracle, scene, tmp_path, monkeypatch):
     monkeypatch.setattr(_Oracle, "kind", "labels")
-    monkeypatch.setattr(tiled_module, "OVERVIEW", 300)
+    monkeypatch.setattr(overview_module, "OVERVIEW", 300)
     job = _job(segmenter, scene, tmp_path / "out", tiling=Tiling(170, 33), batch_size=3)
     assert run(job).finished == 1
     y, x = np.mgrid[:HEIGHT, :WIDTH]
@@ -195,7 +195,7 @@ def test_masks_of_tiles_are_found_once_and_whole(retinanet, oracle, scene, tmp_p
 
 
 def test_large_pictures_are_reduced_and_boxes_with_them(rotated_retinanet, oracle, scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(tiled_module, "OVERVIEW", 450)
+    monkeypatch.setattr(overview_module, "OVERVIEW", 450)
     shown = {}
     draw = box_writer.draw
     monkeypatch.setattr(
