@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perception.geometry.suppression import suppress_rotated
+from perception.geometry.rotated_boxes import upright_bounds
+from perception.geometry.suppression import suppress, suppress_rotated
+from perception.ops.box_iou_rotated import box_iou_rotated
 
 WITHIN_LEVEL, ACROSS_LEVELS = 0.4, 0.5
 """Overlaps above which two detections are one object, as released."""
@@ -45,6 +47,31 @@ def merge_windows(detections: Sequence[Tensor], iou_threshold: float = WITHIN_LE
 def merge_levels(levels: Sequence[Tensor], iou_threshold: float = ACROSS_LEVELS) -> Tensor:
     """Detections of the image (N, 6), by falling score, from those of its levels, all in its pixels."""
     return suppressed(_joined(levels), iou_threshold)
+
+
+def without_parts(detections: Tensor, cut: Tensor, least: float = 0.5) -> Tensor:
+    """Which detections stay, as a mask (N,), when parts go: those that their window cuts off, and of which more than a
+    share lies in one that no window cuts off. Such a part may be the surer one, and then suppression would leave it.
+
+    Args:
+        detections: (N, 6) of all windows and levels, in pixels of one image.
+        cut: (N,) whether each ends where its window does, while the image goes on.
+        least: the share.
+    """
+    boxes, cuts = detections[:, :5].detach().cpu(), cut.cpu().numpy()
+
+    def conflict(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
+        result = np.zeros(len(better), bool)
+        pairs = np.flatnonzero(~cuts[better] & cuts[worse])
+        inside = box_iou_rotated(boxes[worse[pairs]], boxes[better[pairs]], "iof", aligned=True)
+        result[pairs] = inside.numpy() > least
+        return result
+
+    order = np.argsort(cuts, kind="stable")
+    bounds = upright_bounds(boxes.double()).numpy()
+    stay = torch.zeros(len(boxes), dtype=torch.bool)
+    stay[torch.from_numpy(suppress(bounds, order, np.zeros(len(boxes), np.int64), conflict))] = True
+    return stay.to(detections.device)
 
 
 def suppressed(detections: Tensor, iou_threshold: float) -> Tensor:

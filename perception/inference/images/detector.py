@@ -90,7 +90,9 @@ class Detector:
         if self._to_float:
             image = image.astype(np.float32)
         size = image.shape[:2]
-        data = self._pipeline({"img": image, "img_path": name, "img_id": 0, "img_shape": size, "ori_shape": size})
+        # What a pipeline that does not resize leaves as it is.
+        told = {"img_path": name, "img_id": 0, "img_shape": size, "ori_shape": size, "scale_factor": (1.0, 1.0)}
+        data = self._pipeline({"img": image, **told})
         if data is None:
             raise ValueError("the test pipeline rejects it")
         channels, height, width = data["inputs"].shape

@@ -60,6 +60,11 @@ def add_pyramid_options(parser: argparse.ArgumentParser) -> None:
         help="detections of different levels that overlap more are one (default: 0.5)",
     )
     group.add_argument(
+        "--keep-parts",
+        action=argparse.BooleanOptionalAction,
+        help="keep what ends where its window does beside the whole object that it lies in, as published (default: no)",
+    )
+    group.add_argument(
         "--fuse-at-test",
         action=argparse.BooleanOptionalAction,
         help="give each native window what is around it on reduced images, as in training; takes up to three times as "
@@ -122,7 +127,8 @@ def pyramid_options(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: they contradict each other.
     """
-    return _given(args, ("score_thr", "patch", "gap", "levels", "within_iou", "across_iou", "fuse_at_test"))
+    of_pyramids = ("patch", "gap", "levels", "within_iou", "across_iou", "keep_parts", "fuse_at_test")
+    return _given(args, ("score_thr", *of_pyramids))
 
 
 def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,14 @@ import torch
 
 from perception.datasets.windows import Window
 from perception.engine.errors import UserError
-from perception.geometry.level_merging import ACROSS_LEVELS, WITHIN_LEVEL, merge_levels, merge_windows, to_native
+from perception.geometry.level_merging import (
+    ACROSS_LEVELS,
+    WITHIN_LEVEL,
+    merge_levels,
+    merge_windows,
+    to_native,
+    without_parts,
+)
 from perception.geometry.pyramid import GAP, PATCH, Level, contexts_of, pyramid
 from perception.inference.attempts import Attempts
 from perception.inference.batching import prefetch
@@ -28,6 +35,7 @@ from perception.inference.images.overview import read_overview
 from perception.inference.images.raster import open_raster
 from perception.inference.images.results import Detections, Found
 from perception.inference.images.sample import ImageSample
+from perception.inference.images.tiles import cut_by_window
 from perception.inference.images.windowed import DamagedError, Raster
 from perception.inference.predicting import SkippedError
 from perception.inference.reading import Refused
@@ -46,6 +54,7 @@ class Pyramiding:
         patch, gap: side of the windows and overlap of neighbours in pixels, on every level.
         levels: at most so many, the native image among them; None until the image fits into a window.
         within_iou, across_iou: overlap above which two detections of a level, or of two levels, are one object.
+        keep_parts: detections that end where their window does stay beside whole ones, as published.
         fuse_at_test: windows of the native image come with what is around them on reduced images.
 
     Raises:
@@ -57,6 +66,7 @@ class Pyramiding:
     levels: int | None = None
     within_iou: float = WITHIN_LEVEL
     across_iou: float = ACROSS_LEVELS
+    keep_parts: bool = False
     fuse_at_test: bool = False
 
     def __post_init__(self):
@@ -260,9 +270,24 @@ class _Surroundings:
         return Around(images, contexts)
 
 
+@dataclass(frozen=True)
+class _OfWindow:
+    """Detections (N, 6) of a window of a level in pixels of the native image, their labels, and which the window cuts
+    off.
+    """
+
+    factor: int
+    boxes: torch.Tensor
+    labels: torch.Tensor
+    cut: torch.Tensor
+
+    def __getitem__(self, kept: torch.Tensor) -> _OfWindow:
+        return _OfWindow(self.factor, self.boxes[kept], self.labels[kept], self.cut[kept])
+
+
 @dataclass
 class _Collected:
-    """Detections (N, 6) of all windows in pixels of the native image, by level, with their labels.
+    """Detections of all windows.
 
     Attributes:
         levels: from the native image on.
@@ -271,45 +296,46 @@ class _Collected:
 
     levels: Sequence[Level]
     windows: Sequence[int]
-    _found: list[tuple[int, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    _found: list[_OfWindow] = field(default_factory=list)
 
     def add(self, place: _Place, found: Detections) -> None:
         """Notes what was found in a window, in its pixels."""
+        level, window = place.level, place.window
         numbers = torch.from_numpy(np.column_stack([found.boxes, found.scores])).float().reshape(-1, 6)
-        moved = to_native(numbers, (place.window.left, place.window.top), place.level.factor)
-        self._found.append((place.level.factor, moved, torch.from_numpy(found.labels)))
+        bounds = found.bounds() + np.array([window.left, window.top] * 2)
+        cut = torch.from_numpy(cut_by_window(bounds, window, level.width, level.height))
+        boxes = to_native(numbers, (window.left, window.top), level.factor)
+        self._found.append(_OfWindow(level.factor, boxes, torch.from_numpy(found.labels), cut))
 
     def merged(self, settings: Pyramiding) -> tuple[Detections, list[dict[str, int]]]:
         """Detections of the image, best first, and what each level has given to them."""
-        labels = sorted({int(label) for _, _, of_window in self._found for label in of_window.unique()})
-        of_levels = {
-            label: [
-                merge_windows(
-                    [boxes[of_window == label] for factor, boxes, of_window in self._found if factor == level.factor],
-                    settings.within_iou,
-                )
+        labels = sorted({int(label) for found in self._found for label in found.labels.unique()})
+        boxes, of_boxes, given = [torch.zeros(0, 6)], [torch.zeros(0, dtype=torch.long)], [0] * len(self.levels)
+        for label in labels:
+            found = [of_window[of_window.labels == label] for of_window in self._found]
+            if not settings.keep_parts:
+                found = _without_parts(found)
+            levels = [
+                merge_windows([one.boxes for one in found if one.factor == level.factor], settings.within_iou)
                 for level in self.levels
             ]
-            for label in labels
-        }
-        merged = {label: merge_levels(of_levels[label], settings.across_iou) for label in labels}
-        boxes = torch.cat([torch.zeros(0, 6), *merged.values()])
-        of_boxes = torch.cat([torch.full((len(kept),), label) for label, kept in merged.items()] or [torch.zeros(0)])
-        order = torch.argsort(boxes[:, 5], descending=True, stable=True)
-        boxes, of_boxes = boxes[order].numpy(), of_boxes[order].long().numpy()
-        given = [
-            sum(_count(of_levels[label][number], merged[label]) for label in labels)
-            for number in range(len(self.levels))
-        ]
+            merged = merge_levels(levels, settings.across_iou)
+            given = [count + _count(level, merged) for count, level in zip(given, levels)]
+            boxes.append(merged)
+            of_boxes.append(torch.full((len(merged),), label))
+        joined = torch.cat(boxes)
+        order = torch.argsort(joined[:, 5], descending=True, stable=True)
+        numbers, numbers_of = joined[order].numpy(), torch.cat(of_boxes)[order].numpy()
         levels = [
             {"factor": level.factor, "windows": windows, "detections": detections}
             for level, windows, detections in zip(self.levels, self.windows, given)
         ]
-        return Detections(boxes[:, :5].copy(), boxes[:, 5].copy(), of_boxes), levels
+        return Detections(numbers[:, :5].copy(), numbers[:, 5].copy(), numbers_of), levels
 
     def state(self, source: Source, done: int) -> dict:
         """What a run needs that goes on after so many windows."""
-        return {**_version(source), "done": done, "found": list(self._found)}
+        found = [(one.factor, one.boxes, one.labels, one.cut) for one in self._found]
+        return {**_version(source), "done": done, "found": found}
 
     def restore(self, source: Source, kept: KeptState) -> int:
         """Goes on where the state was taken that an earlier run has kept of this source; how many windows are done."""
@@ -317,13 +343,19 @@ class _Collected:
         version = _version(source)
         if not isinstance(state, dict) or {key: state.get(key) for key in version} != version:
             return 0
-        self._found = list(state["found"])
+        self._found = [_OfWindow(*one) for one in state["found"]]
         return state["done"]
 
 
 def _version(source: Source) -> dict[str, int]:
     """What changes when a file does."""
     return {"file_size": source.file_size, "modified": source.modified()}
+
+
+def _without_parts(found: Sequence[_OfWindow]) -> list[_OfWindow]:
+    """The same without detections that are parts of others."""
+    stay = without_parts(torch.cat([one.boxes for one in found]), torch.cat([one.cut for one in found]))
+    return [one[kept] for one, kept in zip(found, stay.split([len(one.boxes) for one in found]))]
 
 
 def _count(of_level: torch.Tensor, merged: torch.Tensor) -> int:

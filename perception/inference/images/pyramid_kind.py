@@ -32,6 +32,8 @@ class PyramidImages(Images):
         patch, gap: side of the windows and overlap of neighbours in pixels, on every level.
         levels: at most so many, the native image among them; None until the image fits into a window.
         within_iou, across_iou: overlap above which two detections of a level, or of two levels, are one object.
+        keep_parts: detections that end where their window does stay beside whole ones, as published; else those go that
+            lie for the most part in a whole one.
         fuse_at_test: windows of the native image come with what is around them on reduced images.
         samples: how samples of rasters become pixels, as far as the user wants it otherwise than their files say.
 
@@ -59,11 +61,12 @@ provides the readers (rasterio for GeoTIFF, pyvips for JPEG and PNG) where `make
         levels: int | None = None,
         within_iou: float = WITHIN_LEVEL,
         across_iou: float = ACROSS_LEVELS,
+        keep_parts: bool = False,
         fuse_at_test: bool = False,
         samples: SampleOptions = NO_OPTIONS,
     ) -> None:
         super().__init__(score_thr, samples=samples)
-        self._pyramiding = Pyramiding(patch, gap, levels, within_iou, across_iou, fuse_at_test)
+        self._pyramiding = Pyramiding(patch, gap, levels, within_iou, across_iou, keep_parts, fuse_at_test)
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:

@@ -66,8 +66,9 @@ class _Finder:
             if len(rows) > 3:
                 points = np.stack([columns, rows], 1).astype(np.float32) + 0.5
                 (x, y), (width, height), angle = cv2.minAreaRect(points)
-                # From the centres of pixels to their edges.
-                boxes.append([x, y, width + 1, height + 1, np.deg2rad(angle)])
+                # From the centres of pixels to their edges; the short side follows from the area.
+                long, turn = (width + 1, 0) if width > height else (height + 1, 90)
+                boxes.append([x, y, long, len(rows) / long, np.deg2rad(angle + turn)])
                 labels.append(int(pixels[rows, columns, 0].mean() > 228))
         boxes = as_le90(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 5)).numpy()
         # What is seen longer is surer.
@@ -134,23 +135,34 @@ def folder(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
 def test_a_bridge_of_half_the_image_is_whole_on_a_reduced_level_only(pyramid_files, finder, folder, tmp_path, suffix):
-    """3000 x 3000 pixels and a bar of 1500 x 30 that no native window holds; spec'd windows, real reading."""
-    truth = (1490.0, 1510.0, 1500.0, 30.0, 0.6)
+    """3000 x 3000 pixels, and bars that no native window holds: published windows, files that are really read."""
+    half, long = (1000.0, 1000.0, 1500.0, 30.0, -0.78), (1490.0, 2200.0, 2300.0, 36.0, 0.05)
     short = (2500.0, 300.0, 60.0, 20.0, -0.9)
-    image = _scene(3000, 3000, [(*truth, LIGHT), (*short, LIGHT)])
+    image = _scene(3000, 3000, [(*half, LIGHT), (*long, LIGHT), (*short, LIGHT)])
     Image.fromarray(image).save(folder / f"scene.{suffix}")
-    of_levels = {}
-    for levels in (1, None):
-        job = _job(pyramid_files, folder, tmp_path / f"out{levels}", patch=1024, gap=200, levels=levels)
+    of_levels, count = {}, {}
+    for levels, keep_parts in ((1, False), (None, True), (None, False)):
+        out = tmp_path / f"out{levels}{keep_parts}"
+        job = _job(pyramid_files, folder, out, patch=1024, gap=200, levels=levels, keep_parts=keep_parts)
         assert run(job).finished == 1
         (record,) = _records(job.out)
         of_levels[levels] = record["levels"]
-        native = _boxes(record)
-        assert _best(native, short) > 0.8
-        assert (_best(native, truth) > 0.9) if levels is None else (_best(native, truth) < 0.5)
+        found = {name: _best(_boxes(record), bar) for name, bar in (("short", short), ("half", half), ("long", long))}
+        assert found["short"] > 0.8
+        count[keep_parts] = len(record["detections"])
+        if levels == 1:
+            assert found["long"] < 0.5
+            assert found["half"] < 0.7
+        elif keep_parts:
+            # Here a part is surer than the whole, of which it covers more than half.
+            assert found["long"] > 0.9
+            assert found["half"] < 0.7
+        else:
+            assert min(found["half"], found["long"]) > 0.9
+    assert (count[True], count[False]) == (10, 3)
     assert [(level["factor"], level["windows"]) for level in of_levels[None]] == [(1, 16), (2, 4), (4, 1)]
     assert of_levels[1][0]["windows"] == 16
-    assert sum(level["detections"] for level in of_levels[None][1:]) >= 1
+    assert sum(level["detections"] for level in of_levels[None][1:]) >= 2
     with Image.open(job.out / "images" / ("scene.tif.jpg" if suffix == "tif" else f"scene.{suffix}")) as picture:
         assert picture.size == (3000, 3000)
 
@@ -430,36 +442,28 @@ class TestInterruptions:
         run(job)
         assert not (job.out / "state").exists()
 
-    @pytest.mark.slow
-    def test_a_killed_run_ends_in_the_same_bytes(self, pyramid_files, folder, tmp_path):
-        for number in range(2):
-            Image.fromarray(make_image(number, 2300, 1900)).save(folder / f"{number}.png")
-        whole, killed = tmp_path / "whole", tmp_path / "killed"
-        assert _start(pyramid_files, folder, whole).wait() == 0
-        process = _start(pyramid_files, folder, killed)
-        journal, states = killed / "predictions.jsonl", killed / "state"
-
-        def in_the_second_image():
-            return journal.exists() and journal.read_bytes().count(b"\n") == 1 and any(states.glob("*.pt"))
-
-        while not in_the_second_image() and process.poll() is None:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    def test_a_killed_run_ends_in_the_same_bytes(self, pyramid_files, finder, scenes, tmp_path, monkeypatch):
+        whole = _job(pyramid_files, scenes, tmp_path / "whole", patch=160, gap=32, batch_size=2)
+        run(whole)
+        job = _job(pyramid_files, scenes, tmp_path / "out", patch=160, gap=32, batch_size=2)
+        journal, states = job.out / "predictions.jsonl", job.out / "state"
+        child = os.fork()
+        if child == 0:
+            predict = _Finder.predict
+            monkeypatch.setattr(_Finder, "predict", lambda *rest: (time.sleep(0.1), predict(*rest))[1])
+            run(job)
+            os._exit(0)
+        while not (journal.exists() and journal.read_bytes().count(b"\n") == 1 and any(states.glob("*.pt"))):
+            assert os.waitpid(child, os.WNOHANG) == (0, 0)
+            time.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
         assert journal.read_bytes().count(b"\n") == 1
-        again = _start(pyramid_files, folder, killed, stderr=subprocess.PIPE)
-        assert again.wait() == 0
-        assert _files(killed) == _files(whole)
-        assert len(json.loads(journal.read_text().splitlines()[1])["detections"]) > 50
-
-
-def _start(files, folder, out, **options):
-    return subprocess.Popen(
-        [sys.executable, REPOSITORY / "tools/infer.py", files.config, files.checkpoint, folder, "--out", out,
-         "--device", "cpu", "--score-thr", "0"],
-        stdout=subprocess.DEVNULL, **{"stderr": subprocess.DEVNULL, **options},
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        resumed = run(job)
+        assert (resumed.finished, resumed.reused) == (2, 1)
+        tiles = [record["tiles"] for record in _records(job.out)]
+        assert len(finder[-1].windows) < sum(tiles[1:])
+        assert _files(job.out) == _files(whole.out)
 
 
 def _files(out):
