@@ -11,6 +11,7 @@ with read_base():
     from ._base_.glh_bridge import *
     from ._base_.hbd_rcnn_r50 import *
 
+from perception.inference.images.pyramid_kind import PyramidImages
 from projects.hbd_net.context import (
     ContextPreprocessor,
     DropShortObjects,
@@ -51,5 +52,6 @@ train_dataloader["dataset"].update(
     )
 )
 test_dataloader["dataset"].update(dict(factors=None))
+folder_kind = dict(type=PyramidImages, patch=1024, gap=200)
 # Without context in a batch, the second branch has no part in its loss.
 find_unused_parameters = True

@@ -138,6 +138,7 @@ RUN_BY = {
     "python tools/infer.py configs/demo/freqfusion.py": (
         "tests/inference/images/test_tiled.py::test_label_maps_are_those_of_mmseg"
     ),
+    "python tools/infer.py configs/hbd_net.py": "tests/projects/hbd_net/test_folder.py::test_the_command_of_the_page",
     "python tools/infer.py configs/arc.py": (
         "tests/inference/images/test_tiled.py::test_objects_of_a_large_image_are_found_once"
     ),

@@ -9,6 +9,7 @@ with read_base():
     from ..hbd_net.fuse_at_test import *
     from .._base_.bridges_demo import *
 
+folder_kind.update(dict(patch=256, gap=50))
 max_epochs = 1
 load_from = "work_dirs/demo/hbd_net_merged.pth"
 train_dataloader.update(dict(batch_size=4, num_workers=1))

@@ -15,3 +15,4 @@ test_pipeline = [
     dict(type=PackWithContext, meta_keys=meta_keys),
 ]
 test_dataloader["dataset"].update(dict(context=True, pipeline=test_pipeline))
+folder_kind.update(dict(fuse_at_test=True))

@@ -35,7 +35,7 @@ from perception.inference.images.overview import read_overview
 from perception.inference.images.raster import open_raster
 from perception.inference.images.results import Detections, Found
 from perception.inference.images.sample import ImageSample
-from perception.inference.images.tiles import cut_by_window
+from perception.inference.images.tiles import cut_sides
 from perception.inference.images.windowed import DamagedError, Raster
 from perception.inference.predicting import SkippedError
 from perception.inference.reading import Refused
@@ -303,7 +303,7 @@ class _Collected:
         level, window = place.level, place.window
         numbers = torch.from_numpy(np.column_stack([found.boxes, found.scores])).float().reshape(-1, 6)
         bounds = found.bounds() + np.array([window.left, window.top] * 2)
-        cut = torch.from_numpy(cut_by_window(bounds, window, level.width, level.height))
+        cut = torch.from_numpy(cut_sides(bounds, window, level.width, level.height).any(1))
         boxes = to_native(numbers, (window.left, window.top), level.factor)
         self._found.append(_OfWindow(level.factor, boxes, torch.from_numpy(found.labels), cut))
 
