@@ -29,6 +29,7 @@ from perception.inference.images.detector import Detector, Prepared
 from perception.inference.images.results import Detections
 from perception.inference.images.windowed import block_means
 from perception.inference.states import KeptState
+from perception.inference.writing import Files
 from perception.ops.box_iou_rotated import box_iou_rotated
 from tests.inference.conftest import ROTATED, _write, make_image
 
@@ -446,14 +447,14 @@ class TestInterruptions:
         whole = _job(pyramid_files, scenes, tmp_path / "whole", patch=160, gap=32, batch_size=2)
         run(whole)
         job = _job(pyramid_files, scenes, tmp_path / "out", patch=160, gap=32, batch_size=2)
-        journal, states = job.out / "predictions.jsonl", job.out / "state"
+        journal, state = job.out / "predictions.jsonl", job.out / KeptState(Files(job.out), "1.png")._name
         child = os.fork()
         if child == 0:
             predict = _Finder.predict
             monkeypatch.setattr(_Finder, "predict", lambda *rest: (time.sleep(0.1), predict(*rest))[1])
             run(job)
             os._exit(0)
-        while not (journal.exists() and journal.read_bytes().count(b"\n") == 1 and any(states.glob("*.pt"))):
+        while not (journal.exists() and journal.read_bytes().count(b"\n") == 1 and state.exists()):
             assert os.waitpid(child, os.WNOHANG) == (0, 0)
             time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
