@@ -12,14 +12,13 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
 import perception.detection.midpoint_offsets  # noqa: F401 (registers)
-from perception.engine.memory import keep_freed_memory
+from perception.engine.memory import keep_freed_memory, peak_of
 from projects.arc.conv import AdaptiveRotatedConv2d
 from projects.arc.rotation import combine_kernels
 
@@ -45,7 +44,7 @@ def main() -> None:
     compare({name: step_of(build(kind, args.device), images) for name, kind in BACKBONES.items()}, args.rounds)
     for name, kind in BACKBONES.items():
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            print(f"{name:22s} {pool.apply(peak_of, (kind, size, args.device)):6.0f} MiB more at most in a step")
+            print(f"{name:22s} {pool.apply(step_memory, (kind, size, args.device)):6.0f} MiB more at most in a step")
 
     for stage, channels in enumerate((128, 256, 512), start=2):
         side = args.size // 2 ** (stage + 1)
@@ -111,23 +110,14 @@ def compare(steps: dict[str, Callable[[], None]], rounds: int) -> None:
         print(f"{name:22s} {median * 1000:9.2f} ms  {median / first:5.2f} x")
 
 
-def peak_of(kind: str, size: tuple[int, ...], device: str) -> float:
+def step_memory(kind: str, size: tuple[int, ...], device: str) -> float:
     """MiB that a training step takes beyond the model's weights, in a fresh process."""
     step = step_of(build(kind, device), torch.randn(size, device=device))
     if device != "cpu":
         before = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
-    step()
-    return memory("VmHWM") - before
-
-
-def memory(name: str) -> float:
-    """MiB of this process that the kernel reports under a name."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1]) / 2**10
+    return peak_of(step)
 
 
 if __name__ == "__main__":

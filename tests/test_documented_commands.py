@@ -51,6 +51,12 @@ RUN_BY = {
         "tests/projects/unifygeo/test_training.py::test_tools_train_and_test_the_demo"
     ),
     "python tools/retrieve.py": "tests/projects/unifygeo/test_training.py::test_tools_train_and_test_the_demo",
+    "python tools/train.py configs/bevformer_v2.py": (
+        "tests/projects/bevformer_v2/test_training.py::test_tools_train_and_test_the_demo"
+    ),
+    "python tools/test.py configs/bevformer_v2.py": (
+        "tests/projects/bevformer_v2/test_training.py::test_tools_train_and_test_the_demo"
+    ),
     "python tools/convert_checkpoint.py bevformer_v2": "tests/projects/bevformer_v2/test_converter.py::test_tool",
     "python tools/convert_checkpoint.py nerf_4k": (
         "tests/projects/nerf_4k/test_converter.py::test_encoder_there_and_back"

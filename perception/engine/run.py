@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,5 +141,9 @@ def _use_gloo(cfg: Config) -> None:
         raise UserError(
             "--launcher pytorch expects torchrun: torchrun --nproc_per_node 2 tools/train.py CONFIG --launcher pytorch"
         )
+    if cfg.get("sync_bn"):
+        cfg.sync_bn = None
+        if os.environ["RANK"] == "0":
+            print("warning: without CUDA each process has batch statistics of its own", file=sys.stderr, flush=True)
     dist.init_process_group("gloo")
     cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from perception.datasets.driving.infos import CLASSES
 from perception.engine.checkpoint import state_dict_of
 from perception.engine.convert import (
     Conversion,
@@ -29,12 +30,6 @@ from .head import BEVFormerHead
 from .perspective.head import NuscenesDD3D
 
 MODEL = "BEVFormer v2"
-CLASSES = (
-    *("barrier", "bicycle", "bus", "car", "construction_vehicle"),
-    *("motorcycle", "pedestrian", "traffic_cone", "trailer", "truck"),
-)
-"""In the order of the published labels."""
-
 _LAYER = "pts_bbox_head.transformer.{half}.layers.{{i}}"
 _ENCODER, _DECODER = _LAYER.format(half="encoder"), _LAYER.format(half="decoder")
 RULES = [

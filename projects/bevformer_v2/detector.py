@@ -272,7 +272,7 @@ def _camera_targets(samples: Samples, device: torch.device) -> tuple[Tensor, lis
     every = []
     for sample in samples:
         for objects, intrinsics in zip(sample.camera_instances, _matrix(sample.cam2img, device)):
-            boxes = [torch.as_tensor(objects[name]).float() for name in ("quaternions", "translations", "sizes_wlh")]
+            boxes = [torch.as_tensor(objects[name]).float() for name in ("rotations", "translations", "sizes")]
             parts = (
                 torch.as_tensor(objects.labels),
                 torch.as_tensor(objects.boxes_2d).float(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from perception.layers.blocks import FeedForward
 
@@ -54,10 +55,12 @@ class BEVFormerEncoder(nn.Module):
     Args:
         num_layers: of the stack.
         layer: keyword arguments of :class:`BEVFormerLayer`.
+        checkpointing: recompute layers in the backward pass instead of keeping activations.
     """
 
-    def __init__(self, num_layers: int, layer: dict) -> None:
+    def __init__(self, num_layers: int, layer: dict, checkpointing: bool = False) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.layers = nn.ModuleList(BEVFormerLayer(**layer) for _ in range(num_layers))
 
     def forward(
@@ -91,5 +94,9 @@ class BEVFormerEncoder(nn.Module):
         # All layers see the initial query as the current view beside an earlier one: published weights were trained so.
         views = None if previous is None else torch.stack([previous, query], 1)
         for layer in self.layers:
-            query = layer(query, position, tokens, visible, spatial_shapes, cells, bev_size, views, shift)
+            args = (query, position, tokens, visible, spatial_shapes, cells, bev_size, views, shift)
+            if self.checkpointing and torch.is_grad_enabled():
+                query = checkpoint(layer, *args, use_reentrant=False)
+            else:
+                query = layer(*args)
         return query

@@ -47,8 +47,8 @@ class RigPreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """``inputs["img"]``, a list of B uint8 (frames, cameras, 3, H, W), become float32 of one height and width.
 
-        Samples learn ``pad_shape``, their own height and width with padding. A sample's ``grid_mask`` (H, W) multiplies
-        its current frame: earlier ones are looked at as in evaluation.
+        Samples learn ``pad_shape``, their own height and width with padding. A sample's ``grid_mask``, of that size,
+        multiplies its current frame: earlier ones are looked at as in evaluation.
 
         Raises:
             UserError: samples without images, or with another number of cameras than the others.
@@ -81,7 +81,8 @@ class RigPreprocessor(BaseDataPreprocessor):
         mask = sample.metainfo.get("grid_mask")
         if mask is None:
             return frames
-        frames[sample.offsets.index(0)] *= torch.as_tensor(mask, dtype=frames.dtype, device=frames.device)
+        height, width = frames.shape[-2:]  # beyond which there is nothing to hide
+        frames[list(sample.offsets).index(0)] *= torch.as_tensor(mask, device=frames.device)[:height, :width]
         return frames
 
     def _pad(self, frames: Tensor, height: int, width: int, sample) -> Tensor:

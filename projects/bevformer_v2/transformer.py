@@ -37,6 +37,7 @@ class BEVTransformer(nn.Module):
         frames: offsets in key frames, ascending, with 0; more than one are fused.
         fusion_channels: width of the fusion.
         dropout: of all layers.
+        checkpointing: recompute the encoder's layers in the backward pass instead of keeping activations.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class BEVTransformer(nn.Module):
         frames: Sequence[int] = (0,),
         fusion_channels: int = 512,
         dropout: float = 0.1,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.grid, self.pc_range, self.frames = grid, tuple(pc_range), tuple(frames)
@@ -65,7 +67,8 @@ class BEVTransformer(nn.Module):
         shared = dict(embed_dims=embed_dims, num_heads=num_heads, dropout=dropout)
         shared.update(feedforward_channels=feedforward_channels)
         looking = dict(num_temporal_points=num_temporal_points, num_spatial_points=num_spatial_points)
-        self.encoder = BEVFormerEncoder(num_encoder_layers, dict(num_levels=num_levels, **looking, **shared))
+        layer = dict(num_levels=num_levels, **looking, **shared)
+        self.encoder = BEVFormerEncoder(num_encoder_layers, layer, checkpointing)
         self.decoder = BEVDecoder(num_decoder_layers, dict(num_points=num_decoder_points, **shared))
         self.fusion = ResNetFusion(len(frames), embed_dims, fusion_channels) if len(frames) > 1 else None
         self.level_embeds = nn.Parameter(torch.empty(num_levels, embed_dims))
@@ -160,6 +163,8 @@ class BEVTransformer(nn.Module):
 
     def _tokens(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps as tokens (B, N, S, C) that know their camera and level, and the sizes of the levels (V, 2)."""
+        if feats[0].shape[1] != len(self.cams_embeds):
+            raise ValueError(f"the model knows {len(self.cams_embeds)} cameras, but there are {feats[0].shape[1]}")
         tokens = [
             feat.flatten(3).mT + self.cams_embeds[:, None] + embed  # B, N, H W, C
             for feat, embed in zip(feats, self.level_embeds, strict=True)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from mmdet.models import FPN, ResNet
 
+from perception.datasets.driving.infos import CLASSES
 from perception.engine.convert_shapes import COUNTER
 from perception.engine.errors import UserError
-from projects.bevformer_v2.converter import CLASSES, to_authors, to_perception
+from projects.bevformer_v2.converter import to_authors, to_perception
 from projects.bevformer_v2.head import BEVFormerHead
 from projects.bevformer_v2.perspective.head import NuscenesDD3D
 from tests.projects.bevformer_v2.tiny import SIZES

@@ -38,9 +38,9 @@ def camera_objects(count, generator):
     low = torch.rand(count, 2, generator=generator) * 30
     return InstanceData(
         boxes_2d=torch.cat([low, low + 8 + 20 * torch.rand(count, 2, generator=generator)], 1),
-        quaternions=torch.randn(count, 4, generator=generator),
+        rotations=torch.randn(count, 4, generator=generator),
         translations=torch.rand(count, 3, generator=generator) * torch.tensor([4.0, 2, 10]) + torch.tensor([0, 0, 6.0]),
-        sizes_wlh=torch.rand(count, 3, generator=generator) + 1,
+        sizes=torch.rand(count, 3, generator=generator) + 1,
         labels=torch.randint(10, (count,), generator=generator),
         attributes=torch.randint(4, (count,), generator=generator),
         speeds=torch.rand(count, generator=generator),
@@ -106,9 +106,9 @@ def test_padding():
 
 
 def test_grid_mask_hides_the_current_frame_alone():
-    mask = np.zeros((HEIGHT, WIDTH))
-    mask[:, :48] = 1
-    images, _ = batch(model(), item(offsets=(-1, 0), grid_mask=mask))
+    mask = np.zeros((HEIGHT, WIDTH), bool)  # of the padded image
+    mask[:, :48] = True
+    images, _ = batch(model(), item(offsets=(-1, 0), width=90, grid_mask=mask))
     assert not images[0][1, ..., 48:].any()
     assert images[0][0, ..., 48:].any()
     assert images[0][1, ..., :48].any()

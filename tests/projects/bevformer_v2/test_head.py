@@ -75,6 +75,22 @@ def test_first_group_of_training_is_the_one_of_evaluation():
     assert trained.codes[:, :, :12].equal(evaluated.codes)
 
 
+def test_recomputed_layers_have_the_same_gradients():
+    """With dropout, which is drawn alike in both passes."""
+    found = []
+    for checkpointing in (False, True):
+        module = shaken(head(transformer=dict(checkpointing=checkpointing, dropout=0.1))).train()
+        kept: list[int] = []
+        torch.manual_seed(5)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.numel()) or x, lambda x: x):
+            output = module(feature_maps(), rig())
+        (output.codes.sum() + output.logits.sum()).backward()
+        found.append((sum(kept), [parameter.grad for parameter in module.parameters()]))
+    assert found[1][0] < 0.7 * found[0][0]
+    for plain, recomputed in zip(found[0][1], found[1][1]):
+        assert_close(recomputed, plain)
+
+
 def test_references_are_refined_without_gradient():
     """A layer's boxes begin with the references of the layer before, which learn through its own boxes alone."""
     module = shaken(head(num_groups=1))
@@ -326,8 +342,10 @@ def test_half_precision_around_changes_little():
     assert float(error.mean()) < 1.0  # metres, of 100
 
 
-def test_transformer_wants_as_many_maps_as_levels():
+def test_maps_of_other_levels_or_cameras_are_refused():
     module = head()
     assert isinstance(module.transformer, BEVTransformer)
     with pytest.raises(ValueError, match="zip"):
         module(feature_maps()[:1], rig())
+    with pytest.raises(ValueError, match="knows 6 cameras, but there are 5"):
+        module([feat[:, :5] for feat in feature_maps()], rig())

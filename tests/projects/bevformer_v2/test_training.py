@@ -1,0 +1,81 @@
+"""The tools run the demo's recipe on a small driving set, and an interrupted run ends like a whole one."""
+
+import pytest
+import torch
+
+from perception.engine.config import load_config
+from perception.engine.run import build_train_runner
+from tests.conftest import REPOSITORY
+
+DEMO = "configs/demo/bevformer_v2.py"
+
+
+def options(folder, **more):
+    """Of the demo's config, shrunk further and on another set, whose images are 96 x 54."""
+    found = {key.replace("__", "."): value for key, value in more.items()}
+    for split in ("train", "val", "test"):
+        loader = f"{split}_dataloader"
+        found[f"{loader}.dataset.data_root"] = str(folder)
+        found[f"{loader}.dataset.ann_file"] = f"infos_mini_{'train' if split == 'train' else 'val'}.msgpack"
+        found[f"{loader}.num_workers"] = 0
+        found[f"{loader}.batch_size"] = 2
+        crop = f"{loader}.dataset.pipeline.{5 if split == 'train' else 1}"
+        found |= {f"{crop}.size": (54, 96), f"{crop}.top": 14, f"{crop}.heights": (40,)}
+    for split in ("val", "test"):
+        found[f"{split}_evaluator.data_root"] = str(folder)
+    found |= {
+        "model.img_backbone.base_channels": 8,
+        "model.img_backbone.stem_channels": 8,
+        "model.img_neck.in_channels": [16, 32, 64],
+        "model.img_neck.out_channels": 32,
+        "model.pts_bbox_head.embed_dims": 32,
+        "model.pts_bbox_head.bev_size": (12, 12),
+        "model.pts_bbox_head.num_queries": 20,
+        "model.fcos3d_bbox_head.in_channels": 32,
+        "param_scheduler.0.end": 2,
+    }
+    return found
+
+
+def train(folder, work_dir, resume=None, **more):
+    cfg = load_config(DEMO, options(folder, **more), str(work_dir))
+    cfg.launcher, cfg.randomness = "none", dict(seed=0)
+    cfg.resume, cfg.load_from = resume is not None, resume
+    runner = build_train_runner(cfg)
+    runner.train()
+    return runner
+
+
+@pytest.mark.slow
+def test_resumed_run_equals_the_uninterrupted_one(driving_folder, tmp_path, monkeypatch):
+    """Of a model of two frames with dropout, from within an epoch."""
+    monkeypatch.chdir(REPOSITORY)
+    settings = dict(
+        train_cfg__max_epochs=2,
+        train_cfg__val_interval=10,
+        train_dataloader__dataset__frame_offsets=(-1, 0),
+        model__pts_bbox_head__transformer__frames=(-1, 0),
+        model__pts_bbox_head__transformer__fusion_channels=32,
+        model__pts_bbox_head__transformer__dropout=0.1,
+        default_hooks__checkpoint__by_epoch=False,
+        default_hooks__checkpoint__max_keep_ckpts=-1,
+    )
+    whole = train(driving_folder, tmp_path / "whole", **settings)
+    assert (whole.iter, whole.epoch) == (4, 2)
+    torch.manual_seed(123)
+    resumed = train(driving_folder, tmp_path / "resumed", str(tmp_path / "whole" / "iter_3.pth"), **settings)
+    assert (resumed.iter, resumed.epoch) == (4, 2)
+    for (name, one), other in zip(whole.model.state_dict().items(), resumed.model.state_dict().values()):
+        assert torch.equal(one, other), name
+
+
+@pytest.mark.slow
+def test_tools_train_and_test_the_demo(driving_folder, tmp_path, run_tool):
+    settings = options(driving_folder, train_cfg__max_epochs=1, train_cfg__val_interval=10)
+    arguments = [f"{key}={value}".replace(" ", "") for key, value in settings.items()]
+    done = run_tool("train", DEMO, "--work-dir", tmp_path, "--cfg-options", *arguments)
+    assert done.code == 0, done.err[-3000:]
+    done = run_tool("test", DEMO, tmp_path / "epoch_1.pth", "--work-dir", tmp_path, "--cfg-options", *arguments)
+    assert done.code == 0, done.err[-3000:]
+    for name in ("nuscenes/NDS", "nuscenes/mAP"):
+        assert name in done.out + done.err
