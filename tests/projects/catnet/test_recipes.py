@@ -73,8 +73,20 @@ def test_no_recipe_is_forgotten():
     assert len(PUBLISHED) == 12
 
 
+def of_one_scale(name):
+    """The recipe that another one differs from in its data alone."""
+    name = name.replace("_aug_", "_").removesuffix("_tv")
+    return "catnet" if name.endswith("_3x_isaid") else name
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if of_one_scale(name) != name])
+def test_scales_and_sets_change_no_model(name):
+    assert recipe(name).model == recipe(of_one_scale(name)).model
+    assert SIZES[name] == SIZES[of_one_scale(name)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", [name for name in SIZES if of_one_scale(name) == name])
 def test_sizes(name):
     with torch.device("meta"):
         model = MODELS.build(recipe(name).model)
