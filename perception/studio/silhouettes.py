@@ -132,11 +132,12 @@ def _confirmed(number: int, views: list[_View], depths: DepthRange) -> float:
     if len(pixels) < FEWEST_RIM:
         return float("nan")
     steps = torch.linspace(depths.near, depths.far, max(FEWEST_DEPTHS, *view.mask.shape))
-    points = view.points(pixels, steps)
-    possible = torch.ones(points.shape[:2], dtype=torch.bool)
+    points = view.points(pixels, steps).flatten(0, 1)  # (P * D, 3)
+    rays = torch.arange(len(pixels)).repeat_interleave(len(steps))
     for other in (other for place, other in enumerate(views) if place != number):
-        possible &= other.may_hold(points)
-    return float(possible.any(1).float().mean())
+        possible = other.may_hold(points)
+        points, rays = points[possible], rays[possible]  # most are gone after a few views
+    return len(rays.unique()) / len(pixels)
 
 
 def _mask(outputs: DataparserOutputs, view: int) -> Tensor | None:
