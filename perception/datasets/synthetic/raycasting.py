@@ -273,10 +273,14 @@ class Scene:
         """Which rays pass through the balls around which solids (solids, N): only these are intersected."""
         bounds = np.stack([solid.bounds() for solid in self.solids])
         centres, radii = bounds.mean(1), np.linalg.norm(bounds[:, 1] - bounds[:, 0], axis=-1) / 2
-        length = np.linalg.norm(directions, axis=-1)
-        along = centres @ directions.T - (origins * directions).sum(-1)  # (solids, N), times the length
-        offset = (centres**2).sum(-1)[:, None] - 2 * centres @ origins.T + (origins**2).sum(-1)
-        return offset - (along / length) ** 2 <= (radii[:, None] * (1 + 1e-6)) ** 2 + 1e-6
+        reach = (radii[:, None] * (1 + 1e-6)) ** 2 + 1e-6
+        if origins.strides[0] == 0:  # all from one place, as a camera's are
+            offset = centres - origins[:1]
+            along, distance = offset @ directions.T, (offset**2).sum(-1)[:, None]
+        else:
+            along = centres @ directions.T - (origins * directions).sum(-1)
+            distance = (centres**2).sum(-1)[:, None] - 2 * centres @ origins.T + (origins**2).sum(-1)
+        return along**2 >= (distance - reach) * (directions**2).sum(-1)
 
     def _shade(self, albedo: np.ndarray, normals: np.ndarray, directions: np.ndarray) -> np.ndarray:
         light = np.asarray(self.light) / np.linalg.norm(self.light)
