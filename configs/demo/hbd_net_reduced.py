@@ -9,6 +9,7 @@ from mmengine.dataset import ConcatDataset
 
 from projects.hbd_net.head import ShapeSensitiveBBoxHead
 
+max_epochs = 2
 load_from = "work_dirs/demo/hbd_net_native/epoch_3.pth"
 model.roi_head.bbox_head.type = ShapeSensitiveBBoxHead
 patches = train_dataloader["dataset"]
@@ -21,3 +22,5 @@ train_dataloader["dataset"] = dict(
     ],
 )
 test_dataloader["dataset"].factors = (2, 4, 8)
+train_cfg.max_epochs = max_epochs
+param_scheduler[1].update(dict(end=max_epochs, milestones=[1]))
