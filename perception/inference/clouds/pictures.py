@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from perception.datasets.palette import Colour, default_palette
+from perception.datasets.pictures_3d import draw_wire_frames, view_from_above
 from perception.geometry import boxes3d, cameras, se3
-from perception.inference.pictures_3d import draw_wire_frames, view_from_above
 
 from .predictor import Track
 
