@@ -1,4 +1,4 @@
-"""BEVFormer v2 shrunk to the built-in streets: learns on two CPU cores in about four minutes, without initial weights.
+"""BEVFormer v2 shrunk to the built-in streets, for a CPU, without initial weights. What it learns was not measured yet.
 
 Data: ``python tools/make_demo_data.py driving --out data/demo/driving --num-train 40 --num-val 5 --width 256``.
 """

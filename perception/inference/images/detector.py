@@ -240,7 +240,7 @@ def _in_memory_pipeline(cfg: Config) -> tuple[Compose, bool]:
                     "folder inference gives colour images"
                 )
             to_float = step.get("to_float32", False)
-        elif kind.startswith("LoadMulti") or kind == "LoadProposals":
+        elif kind.startswith("LoadMulti") or kind in ("LoadProposals", "LoadRigImages"):
             raise UserError(f"the config's test pipeline has a {kind}, which a folder of images cannot serve")
         elif not (kind.startswith("Load") and kind.endswith("Annotations")):
             steps.append(step)

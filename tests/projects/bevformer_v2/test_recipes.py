@@ -7,6 +7,8 @@ from mmengine.registry import TRANSFORMS
 
 from perception.datasets.driving.transforms import AugmentGround, CropResizeRig, DrawGridMask
 from perception.engine.config import load_config
+from perception.engine.errors import UserError
+from perception.inference.images.detector import _in_memory_pipeline
 from tests.conftest import REPOSITORY
 
 # Frames, groups of queries, epochs, whether augmented; parameters of backbone, neck and perspective head in millions,
@@ -72,3 +74,8 @@ def test_backbone_learns_at_half_the_rate():
     cfg = config("bevformer_v2")
     assert cfg.optim_wrapper.paramwise_cfg.custom_keys.img_backbone.lr_mult == 0.5
     assert cfg.optim_wrapper.optimizer.lr == 4e-4
+
+
+def test_a_folder_of_images_is_no_folder_of_rigs():
+    with pytest.raises(UserError, match="LoadRigImages, which a folder of images cannot serve"):
+        _in_memory_pipeline(config("bevformer_v2"))
