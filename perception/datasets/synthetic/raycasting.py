@@ -274,7 +274,7 @@ class Scene:
         bounds = np.stack([solid.bounds() for solid in self.solids])
         centres, radii = bounds.mean(1), np.linalg.norm(bounds[:, 1] - bounds[:, 0], axis=-1) / 2
         reach = (radii[:, None] * (1 + 1e-6)) ** 2 + 1e-6
-        if origins.strides[0] == 0:  # all from one place, as a camera's are
+        if len(origins) and origins.strides[0] == 0:  # all from one place, as a camera's are
             offset = centres - origins[:1]
             along, distance = offset @ directions.T, (offset**2).sum(-1)[:, None]
         else:
