@@ -15,6 +15,7 @@ from perception.studio.evaluation import measure_split
 from projects.nerf_4k.config import nerf_4k, nerf_4k_1x, nerf_4k_bounded
 from projects.nerf_4k.converter import authors, read_parts
 from projects.nerf_4k.losses import VggFeatures
+from projects.nerf_4k.model import smaller_camera
 from tests.projects.nerf_4k.runs import ENCODER, JOINT, make_trainer, small_bounded_config, small_config, train
 from tests.projects.nerf_4k.test_converter import generator
 
@@ -174,6 +175,19 @@ def test_any_camera_is_rendered_at_its_size(finished):
     assert float(whole["depth"].min()) > 0.9
     behind = Cameras(torch.diag(torch.tensor([-1.0, 1, -1, 1]))[None, :3], 40.0, 40.0, 24.5, 17.0, width=49, height=34)
     assert not model.get_outputs_for_camera(behind)["accumulation"].any()
+
+
+def test_a_training_view_is_rendered_along_the_rays_it_was_trained_on(finished):
+    manager, model = finished.pipeline.datamanager, finished.pipeline.model.eval()
+    camera = manager.train_dataset.cameras[2:3]
+    _, rays_o, rays_d, _ = next(rays for rays in manager.training_views() if rays[0] == 2)
+    small = smaller_camera(camera, 4).generate_rays(camera_indices=0, keep_shape=True).flatten()
+    torch.testing.assert_close(small.origins, rays_o)
+    torch.testing.assert_close(small.directions * small.metadata["directions_norm"], rays_d)
+    shown = model.get_outputs_for_camera(camera)["accumulation"][::4, ::4].flatten()
+    with torch.no_grad():
+        expected = model.get_outputs(small)["accumulation"].flatten()
+    torch.testing.assert_close(shown, expected)
 
 
 def test_the_picture_trains_the_field_through_its_colours_only(finished, scene, tmp_path):
