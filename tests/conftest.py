@@ -86,6 +86,8 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> 
         monkeypatch.chdir(REPOSITORY)
         monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, args)])
         capsys.readouterr()
+        if "mmengine.logging" in sys.modules:  # a process of its own has no loggers yet; an earlier test's are closed
+            sys.modules["mmengine.logging"].MMLogger._instance_dict.clear()
         try:
             runpy.run_path(str(REPOSITORY / "tools" / f"{name}.py"), run_name="__main__")
             status = 0

@@ -58,8 +58,6 @@ IMAGE_SUFFIXES = frozenset(
 MAX_PIXELS = 2**30
 """Larger images are not read whole; it is OpenCV's limit as well."""
 
-# PIL's own guard is replaced by MAX_PIXELS here, and by a limit of memory in folder inference.
-Image.MAX_IMAGE_PIXELS = None
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -112,6 +110,16 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
     return ImageHeader(height, width) if turned else ImageHeader(width, height)
 
 
+def open_without_limit(path: str | os.PathLike) -> Image.Image:
+    """PIL's image of a file, of whatever size: MAX_PIXELS takes the place of PIL's guard here, and a limit of memory in
+    folder inference.
+
+    The guard is one for the whole process, and other libraries set it when they are imported (nuscenes-devkit does).
+    """
+    Image.MAX_IMAGE_PIXELS = None
+    return Image.open(path, formats=FORMATS)
+
+
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Opens a file with PIL; whatever goes wrong until the end of the block is an `UnreadableImageError`."""
@@ -121,7 +129,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # PIL warns about odd metadata of files that it decodes all the same.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with open_without_limit(path) as image:
                 yield image
     except UnreadableImageError:
         raise

@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from perception.datasets.images import FORMATS, UnreadableImageError, open_image
+from perception.datasets.images import UnreadableImageError, open_image, open_without_limit
 from perception.datasets.windows import ImageWindows, WholeImage, Window
 from perception.inference.images.decoding import FULL_PIXELS, decode
 from perception.inference.images.gdal_raster import NO_OPTIONS, GdalRaster, SampleOptions, open_gdal
@@ -257,7 +256,7 @@ def _opened_again(build: Callable[[], _VipsRaster]) -> Any:
 def _not_by_rows(path: Path) -> str | None:
     """What makes a file's decoder hold the whole image, whatever is asked for."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_without_limit(path) as image:
             if image.format in ("JPEG", "MPO"):
                 return "progressive JPEG" if image.info.get("progressive") else None
             if image.format == "PNG":

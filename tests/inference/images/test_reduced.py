@@ -242,5 +242,5 @@ def test_memory_does_not_depend_on_the_area(suffix, tmp_path):
         patch.replicate(8, rows).write_to_file(str(path), **options)
         done = subprocess.run([sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True)
         taken.append(int(done.stdout))
-    assert taken[1] < taken[0] + 50e6
+    assert taken[1] < taken[0] + 75e6  # half of the taller image
     assert taken[1] < 120e6
