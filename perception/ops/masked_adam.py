@@ -62,7 +62,10 @@ def masked_adam_(
 
 def laid_out_like(tensor: Tensor, like: Tensor) -> Tensor:
     """``tensor`` with the memory layout of ``like``: itself where it has it already, else a copy."""
-    return tensor.contiguous(memory_format=_memory_format(like))
+    if tensor.stride() == like.stride():
+        return tensor
+    # By strides, not by a memory format: with sides of 1 a tensor is of several formats at once.
+    return torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
 
 
 def _update(

@@ -82,3 +82,18 @@ def test_impossible_arguments_are_refused():
         optimizer.set_pervoxel_lr(p, torch.ones(3))
     with pytest.raises(ValueError, match="no voxel"):
         optimizer.set_pervoxel_lr(p, torch.zeros(SHAPE))
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 1, 1), (8, 4, 3, 3), (8, 1, 3, 3)])
+def test_weights_of_convolutions_in_channels_last(shape):
+    """Their gradients may have other strides, also where sides of 1 make both layouts the same numbers."""
+    generator = torch.Generator().manual_seed(0)
+    start, grad = (torch.randn(shape, generator=generator) for _ in range(2))
+    plain = torch.nn.Parameter(start.clone())
+    last = torch.nn.Parameter(start.clone().to(memory_format=torch.channels_last))
+    for parameter in (plain, last):
+        optimizer = MaskedAdam([parameter], lr=0.1)
+        for _ in range(2):
+            parameter.grad = grad.clone()
+            optimizer.step()
+    torch.testing.assert_close(last.data, plain.data)
