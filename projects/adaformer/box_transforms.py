@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from perception.geometry import se3
+
 
 def rotate_z(points: Tensor, yaw: Tensor) -> Tensor:
     """Points (B, N, 3) turned by yaw (B) about z."""
-    cos, sin, zero = yaw.cos(), yaw.sin(), torch.zeros_like(yaw)
-    rows = [cos, -sin, zero, sin, cos, zero, zero, zero, zero + 1]
-    return points @ torch.stack(rows, -1).unflatten(-1, (3, 3)).mT
+    return points @ se3.rotation_about_z(yaw).mT
 
 
 def compose(reference: Tensor, offset: Tensor) -> Tensor:

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -32,6 +30,7 @@ from perception.inference.states import KeptState
 from perception.inference.writing import Files
 from perception.ops.box_iou_rotated import box_iou_rotated
 from tests.inference.conftest import ROTATED, _write, make_image
+from tests.inference.images.memory import peak_of_infer
 
 pytestmark = pytest.mark.xdist_group("inference")
 REPOSITORY = Path(__file__).parents[3]
@@ -547,22 +546,11 @@ def test_memory_does_not_depend_on_the_image(pyramid_files, tmp_path):
         folder = tmp_path / str(side)
         folder.mkdir()
         patch.replicate(side // 512, side // 512).write_to_file(str(folder / "scene.jpg"))
-        command = (
-            "import re, runpy, sys; sys.path.append('tools'); sys.argv = ['tools/infer.py', *sys.argv[1:]]\n"
-            "try: runpy.run_path('tools/infer.py', run_name='__main__')\n"
-            "except SystemExit as end:\n"
-            "    print('peak', re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1], end.code)"
+        peaks[side] = peak_of_infer(
+            *(pyramid_files.config, pyramid_files.checkpoint, folder, "--out", tmp_path / f"out{side}"),
+            *("--patch", "1024", "--gap", "200", "--device", "cpu"),
         )
-        done = subprocess.run(
-            [sys.executable, "-c", command, pyramid_files.config, pyramid_files.checkpoint, folder,
-             "--out", tmp_path / f"out{side}", "--patch", "1024", "--gap", "200", "--device", "cpu"],
-            cwd=REPOSITORY, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        _, peak, code = done.stdout.splitlines()[-1].split()
-        assert code == "0"
-        peaks[side] = int(peak) * 1024
     (record,) = _records(tmp_path / "out16384")
     assert [level["windows"] for level in record["levels"]] == [400, 100, 25, 9, 1]
-    print(peaks)
     assert peaks[16384] < 2e9
     assert peaks[16384] < peaks[4096] + 0.65e9  # the image has 805 MB

@@ -1,8 +1,6 @@
 """Huge images in tiles, and what is written about rotated boxes and label maps."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from perception.inference.images.detector import Prepared
 from perception.inference.images.results import Detections, LabelMap, crop_masks
 from perception.inference.images.tiles import Tiling
 from tests.inference.conftest import make_image
+from tests.inference.images.memory import peak_of_infer
 
 pytestmark = pytest.mark.xdist_group("inference")
 REPOSITORY = Path(__file__).parents[3]
@@ -310,20 +309,10 @@ def test_memory_does_not_depend_on_the_image(rotated_retinanet, tmp_path):
         folder = tmp_path / str(side)
         folder.mkdir()
         patch.replicate(side // 512, side // 512).write_to_file(str(folder / "scene.jpg"))
-        command = (
-            "import re, runpy, sys; sys.path.append('tools'); sys.argv = ['tools/infer.py', *sys.argv[1:]]\n"
-            "try: runpy.run_path('tools/infer.py', run_name='__main__')\n"
-            "except SystemExit as end:\n"
-            "    print('peak', re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1], end.code)"
+        peaks[side] = peak_of_infer(
+            *(rotated_retinanet.config, rotated_retinanet.checkpoint, folder, "--out", tmp_path / f"out{side}"),
+            *("--tile", "1024", "--overlap", "200", "--device", "cpu"),
         )
-        done = subprocess.run(
-            [sys.executable, "-c", command, rotated_retinanet.config, rotated_retinanet.checkpoint, folder,
-             "--out", tmp_path / f"out{side}", "--tile", "1024", "--overlap", "200", "--device", "cpu"],
-            cwd=REPOSITORY, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        _, peak, code = done.stdout.splitlines()[-1].split()
-        assert code == "0"
-        peaks[side] = int(peak) * 1024
     assert _record(tmp_path / "out16384")["tiles"] == 400
     assert peaks[16384] < 2e9
     # A JPEG's rows are as long as the image is wide; its area is sixteen times as large.
