@@ -1,4 +1,5 @@
-"""Adam for voxel grids: skips entries without a gradient, or scales the step per voxel (DirectVoxGO)."""
+"""Optimisers for voxel grids: Adam that skips entries without a gradient, or scales the step per voxel (DirectVoxGO),
+and RMSprop of the voxels that were touched (Plenoxels)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from perception.ops.masked_adam import laid_out_like, masked_adam_
+from perception.ops.masked_rmsprop import masked_rmsprop_
 
 
 class MaskedAdam(torch.optim.Optimizer):
@@ -96,3 +98,42 @@ class MaskedAdam(torch.optim.Optimizer):
             skip_zero_grad=group["skip_zero_grad"] and scale is None,
             scale=scale,
         )
+
+
+class MaskedRMSprop(torch.optim.Optimizer):
+    """RMSprop of marked rows as Plenoxels has it: the first update of an entry moves it by exactly ``lr``.
+
+    Args:
+        params: parameters (V, C) or groups.
+        lr: learning rate.
+        beta: share of the old value in the running mean of squares, which starts at 0.
+        eps: in the denominator.
+
+    A parameter's rows to update are ``parameter.touched``, bool (V,); all of them where it has no such attribute.
+    """
+
+    def __init__(self, params: Iterable, lr: float = 1e-2, beta: float = 0.95, eps: float = 1e-8):
+        if lr < 0 or eps < 0 or not 0 <= beta < 1:
+            raise ValueError(f"MaskedRMSprop needs lr, eps >= 0 and beta in [0, 1), got {lr}, {eps}, {beta}")
+        super().__init__(params, dict(lr=lr, beta=beta, eps=eps))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if "square_avg" not in state:
+                    state["square_avg"] = torch.zeros_like(parameter)
+                touched = getattr(parameter, "touched", None)
+                if touched is None:
+                    touched = torch.ones(len(parameter), dtype=torch.bool, device=parameter.device)
+                options = {name: group[name] for name in ("lr", "beta", "eps")}
+                masked_rmsprop_(parameter, parameter.grad, state["square_avg"], touched, **options)
+        return loss

@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from perception.radiance.optim import MaskedAdam
+from perception.radiance.optim import MaskedAdam, MaskedRMSprop
 
 
 @dataclass
@@ -27,6 +27,19 @@ class MaskedAdamConfig(OptimizerConfig):
     """Added to the uncorrected root of the running square."""
     skip_zero_grad: bool = False
     """Leave entries without a gradient alone."""
+
+
+@dataclass
+class MaskedRMSpropConfig(OptimizerConfig):
+    """RMSprop of touched voxels as Plenoxels has it, see perception.radiance.optim.MaskedRMSprop."""
+
+    _target: type = MaskedRMSprop
+    lr: float = 1e-2
+    """Learning rate; a method whose stages set the rate of each step does not read it."""
+    beta: float = 0.95
+    """Share of the old value in the running mean of squared gradients."""
+    eps: float = 1e-8
+    """Added to the root of that mean."""
 
 
 @dataclass
