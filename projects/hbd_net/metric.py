@@ -26,7 +26,8 @@ class PyramidLengthMetric(DOTATask1Metric):
     """Average precision of bridges by their length, on whole images (GLH-Bridge).
 
     Samples are patches, named as :mod:`perception.datasets.dota_split` names them, of levels that ``factor`` in their
-    metainfo tells (absent: native ones). Windows are merged within each level and class, then the levels.
+    metainfo tells (absent: native ones). Windows are merged within each level and class, then the levels, as published;
+    that parts give way to wholes first is a step of folder runs alone, which ``--keep-parts`` leaves out.
 
     Args:
         label_folder: labels of the whole images (``labelTxt``).
