@@ -16,6 +16,7 @@ import perception  # noqa: F401  (makes `import mmcv.ops` work)
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY / "tools"))  # where tools find `_environment` when a test runs them in its own process
+sys.path.append(str(REPOSITORY / "tools" / "dataset_converters"))  # and `_splitting`
 
 
 # Modules all of whose tests are slow: they train, start processes that import mmdet, build stock models, or import

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from pathlib import Path
 
 import _environment  # noqa: F401
+from _splitting import add_folders, add_shares, add_writing, cut, fail_for_what_is_left_out
 
-from tqdm import tqdm
-
-from perception.datasets.dota_split import SplitParams, find_sources, labels_without_image, split
-from perception.datasets.folders import listed
-from perception.engine.making import fail, image_progress, run_maker
-from perception.inference.images.raster import open_windows
+from perception.datasets.dota_split import SplitParams, split
+from perception.engine.making import run_maker
 
 PROGRAM = "split_dota"
 EPILOG = """examples:
@@ -42,25 +36,12 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = SplitParams()
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="holds images/ and labelTxt/")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    labels = parser.add_mutually_exclusive_group()
-    labels.add_argument("--labels", default="labelTxt", help="name of the label folder (default: labelTxt)")
-    labels.add_argument("--no-labels", action="store_const", dest="labels", const=None, help="there are no labels")
+    add_folders(parser)
     parser.add_argument("--sizes", nargs="+", type=int, default=default.sizes, help="sides of the windows (1024)")
     parser.add_argument("--gaps", nargs="+", type=int, default=default.gaps, help="overlaps of neighbours (200)")
     parser.add_argument("--rates", nargs="+", type=float, default=default.rates, help="divide sizes and gaps (1.0)")
-    parser.add_argument(
-        "--image-share", type=float, default=default.image_share, help="of a window that has to be image (0.6)"
-    )
-    parser.add_argument(
-        "--object-share", type=float, default=default.object_share, help="of an object inside its window (0.7)"
-    )
-    parser.add_argument(
-        "--pad", nargs=3, type=int, default=default.pad, metavar=("R", "G", "B"), help="colour (124 116 104)"
-    )
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that write (default: all cores)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a result of other files or options")
+    add_shares(parser, default.image_share, default.object_share)
+    add_writing(parser, default.pad)
     return parser.parse_args()
 
 
@@ -73,32 +54,12 @@ def run(args: argparse.Namespace) -> None:
         object_share=args.object_share,
         pad=tuple(args.pad),
     )
-    if args.workers < 1:
-        raise ValueError(f"--workers must be at least 1, not {args.workers}")
-    sources = find_sources(args.folders, args.labels)
-    orphans = [] if args.labels is None else labels_without_image(args.folders, args.labels, sources)
-    with image_progress() as show:
-        summary = split(
-            sources,
-            args.out,
-            params,
-            open_image=open_windows,
-            overwrite=args.overwrite,
-            workers=args.workers,
-            on_progress=show,
-            on_problem=lambda text: tqdm.write(f"{PROGRAM}: {text}", file=sys.stderr),
-        )
+    summary, orphans = cut(PROGRAM, args, split, params)
     counts = summary.counts["patches"]
     contents = ", ".join(f"{counts[what]} {what}" for what in ("images", "patches", "objects"))
     state = "made" if summary.created else "already complete, left as it is:"
     print(f"{state} {summary.out} ({contents})")
-    problems = []
-    if counts["unreadable"]:
-        problems.append(f"{counts['unreadable']} images could not be read and are left out")
-    if orphans:
-        problems.append(f"{len(orphans)} label files have no image: {listed(orphans)}")
-    if problems:
-        fail(PROGRAM, "; ".join(problems))
+    fail_for_what_is_left_out(PROGRAM, counts["unreadable"], orphans)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from pathlib import Path
 
 import _environment  # noqa: F401
+from _splitting import add_folders, add_shares, add_writing, cut, fail_for_what_is_left_out
 
-from tqdm import tqdm
-
-from perception.datasets.dota_split import find_sources, labels_without_image
-from perception.datasets.folders import listed
-from perception.engine.making import fail, image_progress, run_maker
-from perception.inference.images.raster import open_windows
+from perception.engine.making import run_maker
 from projects.hbd_net.split import RESAMPLING, PyramidParams, split
 
 PROGRAM = "split_pyramid"
@@ -41,11 +34,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = PyramidParams()
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="holds images/ and labelTxt/")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    labels = parser.add_mutually_exclusive_group()
-    labels.add_argument("--labels", default="labelTxt", help="name of the label folder (default: labelTxt)")
-    labels.add_argument("--no-labels", action="store_const", dest="labels", const=None, help="there are no labels")
+    add_folders(parser)
     parser.add_argument(
         "--levels",
         choices=["filled", "all"],
@@ -54,12 +43,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--size", type=int, default=default.size, help="side of the windows (1024)")
     parser.add_argument("--gap", type=int, default=default.gap, help="overlap of neighbours (200)")
-    parser.add_argument(
-        "--image-share", type=float, default=default.image_share, help="of a window that has to be image (0.6)"
-    )
-    parser.add_argument(
-        "--object-share", type=float, default=default.object_share, help="of an object inside its window (0.3)"
-    )
+    add_shares(parser, default.image_share, default.object_share)
     parser.add_argument(
         "--context-threshold",
         type=float,
@@ -70,11 +54,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--resampling", choices=list(RESAMPLING), default=default.resampling, help="of reduced images (area)"
     )
-    parser.add_argument(
-        "--pad", nargs=3, type=int, default=default.pad, metavar=("R", "G", "B"), help="colour (124 116 104)"
-    )
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads that write (default: all cores)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a result of other files or options")
+    add_writing(parser, default.pad)
     return parser.parse_args()
 
 
@@ -89,21 +69,7 @@ def run(args: argparse.Namespace) -> None:
         pad=tuple(args.pad),
         resampling=args.resampling,
     )
-    if args.workers < 1:
-        raise ValueError(f"--workers must be at least 1, not {args.workers}")
-    sources = find_sources(args.folders, args.labels)
-    orphans = [] if args.labels is None else labels_without_image(args.folders, args.labels, sources)
-    with image_progress() as show:
-        summary = split(
-            sources,
-            args.out,
-            params,
-            open_image=open_windows,
-            overwrite=args.overwrite,
-            workers=args.workers,
-            on_progress=show,
-            on_problem=lambda text: tqdm.write(f"{PROGRAM}: {text}", file=sys.stderr),
-        )
+    summary, orphans = cut(PROGRAM, args, split, params)
     state = "made" if summary.created else "already complete, left as it is:"
     print(f"{state} {summary.out} ({summary.counts['all']['images']} images)")
     for level, counts in summary.counts.items():
@@ -111,13 +77,7 @@ def run(args: argparse.Namespace) -> None:
             around = f", {counts['contexts']} of them with context" if counts["contexts"] else ""
             objects = f"{counts['objects']} objects in {counts['patches']} patches"
             print(f"  {level}: {counts['images']} images, {objects}{around}")
-    problems = []
-    if summary.counts["all"]["unreadable"]:
-        problems.append(f"{summary.counts['all']['unreadable']} images could not be read and are left out")
-    if orphans:
-        problems.append(f"{len(orphans)} label files have no image: {listed(orphans)}")
-    if problems:
-        fail(PROGRAM, "; ".join(problems))
+    fail_for_what_is_left_out(PROGRAM, summary.counts["all"]["unreadable"], orphans)
 
 
 if __name__ == "__main__":
