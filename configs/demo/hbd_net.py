@@ -1,4 +1,4 @@
-"""HBD-Net on the built-in bridges: both branches and their fusion, from two stages; some 400 seconds of one core.
+"""HBD-Net on the built-in bridges: both branches and their fusion, from two stages; minutes on two cores.
 
 Data, and the stages before this one: projects/hbd_net/README.md. Its single-scale twin is ``hbd_net_plain.py``.
 """

@@ -5,6 +5,6 @@ from mmengine.config import read_base
 with read_base():
     from .hbd_net_plain import *
 
-max_epochs = 3
+max_epochs = 2
 train_cfg.max_epochs = max_epochs
-param_scheduler[1].update(dict(end=max_epochs, milestones=[2]))
+param_scheduler[1].update(dict(end=max_epochs, milestones=[1]))

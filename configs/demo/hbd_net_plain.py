@@ -6,7 +6,7 @@ with read_base():
     from ..hbd_net.native import *
     from .._base_.bridges_demo import *
 
-max_epochs = 9
+max_epochs = 6
 train_dataloader.num_workers = 1
 train_dataloader["dataset"].data_root = data_root
 test_dataloader.update(dict(batch_size=8, num_workers=1))
@@ -27,6 +27,6 @@ auto_scale_lr.enable = False
 train_cfg.max_epochs = max_epochs
 param_scheduler = [
     dict(type=LinearLR, by_epoch=False, begin=0, end=60, start_factor=0.02),
-    dict(type=MultiStepLR, by_epoch=True, begin=0, end=max_epochs, milestones=[7], gamma=0.1),
+    dict(type=MultiStepLR, by_epoch=True, begin=0, end=max_epochs, milestones=[5], gamma=0.1),
 ]
 default_hooks.logger.interval = 20

@@ -9,8 +9,8 @@ from mmengine.dataset import ConcatDataset
 
 from projects.hbd_net.head import ShapeSensitiveBBoxHead
 
-max_epochs = 2
-load_from = "work_dirs/demo/hbd_net_native/epoch_3.pth"
+max_epochs = 1
+load_from = "work_dirs/demo/hbd_net_native/epoch_2.pth"
 model.roi_head.bbox_head.type = ShapeSensitiveBBoxHead
 patches = train_dataloader["dataset"]
 train_dataloader["dataset"] = dict(

@@ -18,7 +18,7 @@ HEADS = {
 TINY = {
     "model.backbone.base_channels": 8,
     "model.backbone.stem_channels": 8,
-    "model.neck.in_channels": "[32,64,128]",
+    "model.neck.in_channels": "[8,16,32]",
     "model.neck.out_channels": 16,
     "model.rpn_head.in_channels": 16,
     "model.rpn_head.feat_channels": 16,
@@ -74,7 +74,7 @@ def as_options(settings):
 def _config(settings, work_dir):
     """The demo's, as a command line would have it."""
     options = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
-    options["model.neck.in_channels"] = [32, 64, 128]
+    options["model.neck.in_channels"] = [8, 16, 32]
     cfg = load_config("configs/demo/hbd_net.py", options, str(work_dir))
     cfg.launcher, cfg.randomness = "none", dict(seed=0)
     return cfg
