@@ -180,6 +180,13 @@ RUN_BY = {
     "ns-render dataset": "tests/studio/test_toy_method.py::test_ns_render_writes_what_the_model_shows",
     "ns-render camera-path": "tests/projects/vqrf/test_tools.py::test_a_crop_shows_what_is_inside_on_its_colour",
     "ns-export pointcloud": "tests/projects/vqrf/test_tools.py::test_point_cloud_lies_on_the_surface",
+    "ns-train activenerf": "tests/projects/activenerf/test_training.py::test_views_are_acquired",
+    "ns-train activenerf-tiny": "tests/projects/activenerf/test_training.py::test_views_are_acquired",
+    "activenerf map": "tests/projects/activenerf/test_next.py::test_maps",
+    "activenerf next": "tests/projects/activenerf/test_next.py::test_poses_are_ranked",
+    "python tools/convert_checkpoint.py activenerf": (
+        "tests/projects/activenerf/test_training.py::test_checkpoints_there_and_back"
+    ),
     "vqrf info": "tests/projects/vqrf/test_method.py::test_packing_a_finished_run_gives_its_file",
     "vqrf pack": "tests/projects/vqrf/test_method.py::test_packing_a_finished_run_gives_its_file",
     "vqrf render": "tests/projects/vqrf/test_method.py::test_file_renders_what_the_run_renders",
@@ -189,7 +196,8 @@ RUN_BY = {
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(
-    r"([A-Z_]+=\S+ )*(\.venv/bin/\S+|python3?|bash|make|pip|source|torchrun|ns-\w+|vqrf|vips|check-scene|spiral-path)\s"
+    r"([A-Z_]+=\S+ )*(\.venv/bin/\S+|python3?|bash|make|pip|source|torchrun|ns-\w+|vqrf|activenerf|vips|check-scene|"
+    r"spiral-path)\s"
 )
 NOT_RUN = re.compile(r'<!--\s*not run by tests:\s*"([^"]+)":\s*(.+?)\s*-->', re.DOTALL)
 

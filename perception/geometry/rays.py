@@ -124,6 +124,12 @@ class NDC:
         depth = 2 * self.near / (z - 1)
         return torch.stack([-x * depth / self.x_scale, -y * depth / self.y_scale, depth], -1)
 
+    def parameter(self, rays_o: Tensor, viewdirs: Tensor, distance: Tensor) -> Tensor:
+        """Parameters (N,) of rays in these coordinates at distances (N,) from their origins (N, 3) in the world, along
+        directions (N, 3) of length 1; 0 for what lies before the near plane."""
+        depth = -(rays_o[:, 2] + viewdirs[:, 2] * distance)
+        return torch.where(depth > self.near, 1 - self.near / depth, 0)
+
     def box(self, rays: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """The smallest box (2, 3), in these coordinates, around all rays from the near plane to infinity.
 

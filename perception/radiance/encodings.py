@@ -23,3 +23,17 @@ def positional_encoding(x: Tensor, bands: Tensor) -> Tensor:
     """
     scaled = (x[..., None] * bands).flatten(-2)  # (..., D, F) -> (..., D * F)
     return torch.cat([x, scaled.sin(), scaled.cos()], -1)
+
+
+def nerf_encoding(x: Tensor, bands: Tensor) -> Tensor:
+    """``[x, sin(x), cos(x), sin(2 x), cos(2 x), ...]`` of points (..., D): (..., D + 2 * D * F).
+
+    The numbers of :func:`positional_encoding` in NeRF's order: all components of one function follow each other.
+
+    Example:
+        >>> nerf_encoding(torch.tensor([[0.5]]), frequency_bands(2))
+        tensor([[0.5000, 0.4794, 0.8776, 0.8415, 0.5403]])
+    """
+    scaled = x[..., None, :] * bands[:, None]  # (..., F, D)
+    both = torch.stack([scaled.sin(), scaled.cos()], -2)  # (..., F, 2, D)
+    return torch.cat([x, both.flatten(-3)], -1)

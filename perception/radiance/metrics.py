@@ -19,6 +19,52 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     return -10 * torch.log10(torch.mean((prediction - target) ** 2))
 
 
+def sparsification_error(uncertainty: Tensor, squared_error: Tensor, steps: int = 100) -> float:
+    """AUSE: how much worse an uncertainty orders pixels than their errors themselves would.
+
+    The root mean squared error of what remains, when the most uncertain pixels are left out, is followed from all
+    pixels to the last hundredth and divided by that of all. The area between this curve and the one that leaves out the
+    pixels of the largest error is the result: 0 is perfect.
+
+    Args:
+        uncertainty: (N,) of pixels, any monotone measure.
+        squared_error: (N,) of the same pixels.
+        steps: into which the share that is left out is divided.
+
+    Returns:
+        Not a number where there is no error.
+
+    Source: Ilg et al., Uncertainty Estimates and Multi-Hypotheses Networks for Optical Flow, ECCV 2018.
+
+    Example:
+        >>> error = torch.arange(100.0)
+        >>> sparsification_error(error, error)
+        0.0
+    """
+    error = squared_error.reshape(-1).double()
+    kept = len(error) - (torch.arange(steps, dtype=torch.float64) / steps * len(error)).long().to(error.device)
+
+    def curve(order_by: Tensor) -> Tensor:
+        ordered = error[order_by.reshape(-1).argsort(stable=True)]  # the least uncertain first
+        return (ordered.cumsum(0)[kept - 1] / kept).sqrt()
+
+    return float((curve(uncertainty) - curve(error)).mean() / error.mean().sqrt())
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> float:
+    """Spearman's rank correlation of two sets of N numbers, of any shape; equal ones share their ranks.
+
+    Returns:
+        Not a number where one of the sets is constant.
+    """
+    from scipy.stats import rankdata  # a second to import, and training does not need it
+
+    ranks = torch.stack(
+        [torch.from_numpy(rankdata(part.detach().cpu().reshape(-1).numpy())) for part in (first, second)]
+    )
+    return float(torch.corrcoef(ranks)[0, 1])
+
+
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Structural similarity: 11 x 11 Gaussian windows (sigma 1.5) that lie inside the image, mean over channels and
     windows.

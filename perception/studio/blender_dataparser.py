@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from perception.studio.image_files import ImageFile, find_image, look_at_all
 from perception.studio.intrinsics import Intrinsics, fit_size, make_cameras, stated_intrinsics
 from perception.studio.transforms import OTHER_SPLIT, read_transforms
 
+HOLDOUT = "holdout"
+"""A split of views that methods may choose to train on later (ActiveNeRF): `transforms_holdout.json`."""
 HALF_BOX = 1.5  # of the scene box, as in nerfstudio's parser
 
 
@@ -40,6 +43,8 @@ class StatedBlender(Blender):
     def _generate_dataparser_outputs(self, split: str = "train") -> DataparserOutputs:
         path = self._file_of(split)
         meta, poses = read_transforms(path)
+        if split == HOLDOUT:
+            meta, poses = self._taken(path, meta, poses)
         frames = meta["frames"]
         images = look_at_all([find_image(self.data, frame["file_path"]) for frame in frames])
         self._demand_images(path, frames, images)
@@ -64,6 +69,16 @@ class StatedBlender(Blender):
                 )
             outputs.metadata.update(self._load_3D_points(self.config.data / self.config.ply_path))
         return outputs
+
+    def _taken(self, path: Path, meta: dict[str, Any], poses: Tensor) -> tuple[dict[str, Any], Tensor]:
+        """The frames whose image is there: views of this split may be taken later."""
+        there = [find_image(self.data, frame["file_path"]).is_file() for frame in meta["frames"]]
+        if not any(there):
+            raise SceneError(f"none of the {len(there)} views of {path} has an image yet")
+        if not all(there):
+            missing = len(there) - sum(there)
+            CONSOLE.log(f"{missing} of {len(there)} views of {path.name} have no image yet and are left out")
+        return {**meta, "frames": list(compress(meta["frames"], there))}, poses[torch.tensor(there)]
 
     def _file_of(self, split: str) -> Path:
         path = self.data / f"transforms_{split}.json"

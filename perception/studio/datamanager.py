@@ -11,6 +11,7 @@ import tyro
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader
@@ -100,10 +101,15 @@ class RayDataManager(VanillaDataManager):
             )
         say_device(device)
         self.seed = torch.initial_seed() % 2**31  # what the run was seeded with
-        config.dataparser = read_by(config.dataparser)
+        config.dataparser = self.read_by(config.dataparser)
         super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
 
     # Set-up
+
+    @staticmethod
+    def read_by(config: DataParserConfig) -> DataParserConfig:
+        """A copy of a data parser's settings that makes what reads the scene."""
+        return read_by(config)
 
     @property
     def background(self) -> Tensor:

@@ -51,6 +51,8 @@ class RadianceModelConfig(OlderSettings, ModelConfig):
         {"eval_num_rays_per_chunk", "compute_lpips", "lpips_weights", "prompt"}
     )
     sizes: ClassVar[frozenset[str]] = frozenset()
+    # Whether a resumed run may have more training views than before.
+    views_may_be_added: ClassVar[bool] = False
 
     # Options of nerfstudio's that are refused unless a method names them here, see `perception.studio.options`.
     honoured: ClassVar[frozenset[str]] = frozenset()

@@ -96,9 +96,9 @@ class SceneReader(DataParser):
         return outputs
 
 
-def read_by(config: DataParserConfig) -> DataParserConfig:
-    """A copy of a data parser's settings whose `setup()` makes a :class:`SceneReader`."""
-    return replace(config, _target=SceneReader)
+def read_by(config: DataParserConfig, reader: type[SceneReader] = SceneReader) -> DataParserConfig:
+    """A copy of a data parser's settings whose `setup()` makes a :class:`SceneReader`, or one of a subclass."""
+    return replace(config, _target=reader)
 
 
 def as_batch(cameras: Cameras) -> Cameras:

@@ -108,7 +108,10 @@ def check_resumable(saved: Mapping[str, Any], own: Mapping[str, Any], model: Any
             f"repeat {_options(must)}, or start anew without the checkpoint"
         )
     if saved["scene"] is not None and own["scene"] is not None:
-        difference = scene_difference(saved["scene"], own["scene"])
+        added = model.views_may_be_added
+        difference = scene_difference(
+            saved["scene"], _without_added(saved["scene"], own["scene"]) if added else own["scene"]
+        )
         if difference:
             raise SceneError(f"{checkpoint} was trained on another scene, or another reading of it: {difference}")
     return f"Going on with other settings than before: {_listed(may)}." if may else ""
@@ -153,6 +156,16 @@ def scene_difference(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str | 
         if not torch.allclose(saved[key], own[key], rtol=0, atol=tolerance):
             return f"{what} {_rounded(saved[key])} there, {_rounded(own[key])} here"
     return None
+
+
+def _without_added(saved: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a scene that another record has as well, in its order, if it has all of that."""
+    rows = {name: row for row, name in enumerate(own["names"])}
+    if len(rows) < len(own["names"]) or not rows.keys() >= set(saved["names"]):
+        return own
+    kept = [rows[name] for name in saved["names"]]
+    views = {key: own[key][torch.tensor(kept)] for key in ("poses", "intrinsics", "checksums")}
+    return {**own, **views, "names": [own["names"][row] for row in kept]}
 
 
 def _rounded(values: Tensor) -> str:

@@ -53,6 +53,19 @@ def read_transforms(path: Path) -> tuple[dict[str, Any], Tensor]:
     """
     meta = read_json(path)
     frames = meta.get("frames")
+    poses = frame_poses(path, frames)
+    masked = sum(bool(frame.get("mask_path")) for frame in frames)
+    if masked not in (0, len(frames)):
+        raise SceneError(f"{path} names masks for {masked} of {len(frames)} frames: name one for each, or none")
+    return meta, poses
+
+
+def frame_poses(path: Path, frames: Any) -> Tensor:
+    """The poses (N, 4, 4) of the frames of a file, in double precision.
+
+    Raises:
+        SceneError: there are none, or one names no image or has an impossible pose.
+    """
     if not isinstance(frames, list) or not frames:
         raise SceneError(f"{path} lists no frames")
     poses, faults = [], []
@@ -63,10 +76,7 @@ def read_transforms(path: Path) -> tuple[dict[str, Any], Tensor]:
             faults.append(str(error))
     if faults:
         raise SceneError(counted(faults))
-    masked = sum(bool(frame.get("mask_path")) for frame in frames)
-    if masked not in (0, len(frames)):
-        raise SceneError(f"{path} names masks for {masked} of {len(frames)} frames: name one for each, or none")
-    return meta, torch.stack(poses)
+    return torch.stack(poses)
 
 
 def _pose_of(frame: Any, where: str) -> Tensor:

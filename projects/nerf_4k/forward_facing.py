@@ -160,7 +160,8 @@ class MpiModel(RadianceModel):
         origins = torch.where(ahead, origins, torch.inf)
         bounds = None
         if ray_bundle.nears is not None and ray_bundle.fars is not None:
-            ends = [_parameter(rays_o, viewdirs, distance[:, 0]) for distance in (ray_bundle.nears, ray_bundle.fars)]
+            distances = (ray_bundle.nears[:, 0], ray_bundle.fars[:, 0])
+            ends = [self.coordinates.parameter(rays_o, viewdirs, distance) for distance in distances]
             bounds = (ends[0], ends[1])
         shown = self.shown_background() if background is None else background
         return self.field(origins, directions, viewdirs, bg=shown, stepsize=self.config.stepsize, bounds=bounds)
@@ -302,9 +303,3 @@ class EncoderStage(Stage[MpiModel, EncoderSettings]):
 def _growth(settings: EncoderSettings) -> list[int]:
     """Numbers of voxels from the start of the stage to its end."""
     return progressive_resolutions(settings.num_voxels, len(settings.pg_scale))
-
-
-def _parameter(rays_o: Tensor, viewdirs: Tensor, distance: Tensor) -> Tensor:
-    """Ray parameter (N,) in normalised device coordinates of points at distances (N,) from the origins in the world."""
-    depth = -(rays_o[:, 2] + viewdirs[:, 2] * distance)
-    return torch.where(depth > NEAR, 1 - NEAR / depth, 0)

@@ -86,6 +86,17 @@ def test_recorded_rays():
     torch.testing.assert_close(directions.reshape(-1, 3), recorded["rays_d"], atol=1e-6, rtol=0)
 
 
+def test_parameters_are_those_of_the_points():
+    rays_o, rays_d = (part.reshape(-1, 3) for part in rays())
+    viewdirs = torch.nn.functional.normalize(rays_d, dim=-1)
+    distance = torch.linspace(2, 9, len(rays_o), dtype=rays_o.dtype)
+    origins, directions = SCENE.rays(rays_o, rays_d)
+    parameter = SCENE.parameter(rays_o, viewdirs, distance)
+    expected = SCENE.points(rays_o + viewdirs * distance[:, None])
+    torch.testing.assert_close(origins + directions * parameter[:, None], expected)
+    assert float(SCENE.parameter(rays_o, viewdirs, distance * 0).max()) == 0
+
+
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="must be positive"):
         NDC(1.0, 0.0)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate1d
+from scipy.stats import spearmanr
 
 from perception.radiance import metrics
 from perception.radiance.encodings import frequency_bands, positional_encoding
-from perception.radiance.metrics import psnr, ssim
+from perception.radiance.metrics import psnr, rank_correlation, sparsification_error, ssim
 from perception.radiance.total_variation import total_variation_add_grad
 
 
@@ -65,3 +66,28 @@ def test_metrics_equal_independent_ones(monkeypatch):
     assert float(ssim(second, first)) == pytest.approx(reference_ssim(b, a), abs=1e-5)
     with pytest.raises(ValueError, match="11"):
         ssim(first[:8], second[:8])
+
+
+def test_sparsification_error_by_hand():
+    """Ten pixels, left out one by one: the root mean squared error of what remains, relative to that of all."""
+    rng = np.random.default_rng(1)
+    uncertainty, error = rng.random(10), rng.random(10)
+
+    def curve(order):
+        remaining = [error[order[: 10 - count]] for count in range(10)]  # the most uncertain ones are last
+        return np.array([np.sqrt(part.mean()) for part in remaining]) / np.sqrt(error.mean())
+
+    expected = (curve(np.argsort(uncertainty)) - curve(np.argsort(error))).mean()
+    first, second = torch.from_numpy(uncertainty).view(2, 5), torch.from_numpy(error).view(2, 5)
+    assert sparsification_error(first, second, steps=10) == pytest.approx(expected)
+    assert sparsification_error(first**3, second, steps=10) == pytest.approx(expected)
+    assert sparsification_error(-second, second) > sparsification_error(first, second) > 0
+    assert np.isnan(sparsification_error(first, torch.zeros(2, 5)))
+
+
+def test_rank_correlation():
+    rng = np.random.default_rng(2)
+    first, second = rng.integers(0, 5, 40).astype(float), rng.random(40)
+    assert rank_correlation(torch.from_numpy(first), torch.from_numpy(second)) == pytest.approx(
+        spearmanr(first, second).statistic
+    )
