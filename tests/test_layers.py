@@ -23,8 +23,8 @@ LAYERS = {
     },
     "perception.evaluation": set(),
     "perception.detection": set(),
-    "perception.engine": set(),
-    "perception.inference": {"open3d", "rasterio", "pyvips", "matplotlib", "faiss"},
+    "perception.engine": {"matplotlib"},
+    "perception.inference": {"open3d", "rasterio", "pyvips", "faiss"},
     "perception.studio": {"nerfstudio", "rich", "tyro", "yaml", "mpl_toolkits"},
     "projects": {"einops"},
 }

@@ -49,7 +49,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mmengine.dist import is_main_process
+
     from perception.engine.config import load_config
+    from perception.engine.curves import curves_of
     from perception.engine.run import build_train_runner, use_amp, use_auto_scale_lr
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
@@ -63,7 +66,12 @@ def main() -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
-    build_train_runner(cfg).train()
+    runner = build_train_runner(cfg)
+    if is_main_process():
+        with curves_of(cfg.work_dir, terminable=cfg.launcher == "none"):
+            runner.train()
+    else:
+        runner.train()
 
 
 if __name__ == "__main__":

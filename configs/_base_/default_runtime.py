@@ -3,7 +3,7 @@
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.hooks import CheckpointHook, DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook
 from mmengine.runner import LogProcessor
-from mmengine.visualization import LocalVisBackend
+from mmengine.visualization import LocalVisBackend, TensorboardVisBackend
 
 from perception.engine.detection_pictures import DetectionPicturesHook
 
@@ -21,7 +21,11 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
     dist_cfg=dict(backend="nccl"),
 )
-visualizer = dict(type=DetLocalVisualizer, vis_backends=[dict(type=LocalVisBackend)], name="visualizer")
+visualizer = dict(
+    type=DetLocalVisualizer,
+    vis_backends=[dict(type=LocalVisBackend), dict(type=TensorboardVisBackend)],
+    name="visualizer",
+)
 log_processor = dict(type=LogProcessor, window_size=50, by_epoch=False)
 log_level = "INFO"
 load_from = None

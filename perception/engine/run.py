@@ -96,6 +96,9 @@ def _check_that_there_is_a_run(work_dir: str) -> None:
 def _runner(cfg: Config) -> Runner:
     if cfg.get("launcher", "none") != "none" and not torch.cuda.is_available():
         _use_gloo(cfg)
+    if "logger" in cfg.get("default_hooks", {}) and "by_epoch" in cfg.get("log_processor", {}):
+        # MMEngine files metrics under the epoch unless it is told, and runs that count iterations stay in epoch 0.
+        cfg.default_hooks.logger.setdefault("log_metric_by_epoch", cfg.log_processor.by_epoch)
     runner_class = RUNNERS.get(cfg.runner_type) if "runner_type" in cfg else QuietRunner
     return runner_class.from_cfg(cfg)
 
