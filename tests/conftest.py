@@ -22,6 +22,7 @@ sys.path.append(str(REPOSITORY / "tools" / "dataset_converters"))  # and `_split
 # Modules all of whose tests are slow: they train, start processes that import mmdet, build stock models, or import
 # nerfstudio. `make test-fast` does not even import them.
 SLOW_MODULES = (
+    "test_commands.py",
     "studio/*.py",
     "inference/*.py",
     "inference/images/*.py",

@@ -9,20 +9,24 @@ from mmengine.config import Config, ConfigDict
 
 from .errors import UserError
 
+# Where the recipes are: in an installed package beside its modules, in a checkout beside the package.
+PACKAGED_RECIPES = Path(__file__).resolve().parents[1] / "configs"
+CHECKOUT_RECIPES = Path(__file__).resolve().parents[2] / "configs"
+
 
 def load_config(path: str, options: dict | None = None, work_dir: str | None = None) -> Config:
     """Reads a config, applies ``--cfg-options`` and settles the work directory.
 
     Args:
-        path: a config file.
+        path: a config file, or the name of a recipe (see :func:`find_config`).
         options: dotted keys and values that override the file.
         work_dir: folder for logs and checkpoints; default: the config's own, else ``work_dirs/<path below configs>``.
 
     Raises:
         UserError: the file is missing, not Python, or fails when it is read.
     """
-    file = Path(path)
-    if not file.is_file():
+    file = find_config(path)
+    if file is None:
         raise UserError(f"config {path} does not exist; the recipes are in configs/, such as configs/demo/rank_detr.py")
     try:
         cfg = Config.fromfile(file)
@@ -33,9 +37,30 @@ def load_config(path: str, options: dict | None = None, work_dir: str | None = N
         cfg.work_dir = work_dir
     elif cfg.get("work_dir") is None:
         parts = file.with_suffix("").parts
-        below = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
+        below = parts[len(parts) - parts[::-1].index("configs") :] if "configs" in parts else parts[-1:]
         cfg.work_dir = str(Path("work_dirs", *below))
     return cfg
+
+
+def find_config(name: str) -> Path | None:
+    """The file of a config.
+
+    Args:
+        name: a file; or a recipe by its place below `configs`, such as `rank_detr`, `demo/rank_detr.py` or
+            `configs/rank_detr.py`, which is found from any folder. A file goes before a recipe.
+
+    Returns:
+        The file, or None where there is none.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    recipe = Path(name)
+    if recipe.is_absolute() or ".." in recipe.parts:
+        return None
+    below = recipe.relative_to("configs") if recipe.parts[:1] == ("configs",) else recipe
+    places = (folder / below for folder in (PACKAGED_RECIPES, CHECKOUT_RECIPES))
+    files = (place if below.suffix == ".py" else place.with_name(f"{place.name}.py") for place in places)
+    return next((file for file in files if file.is_file()), None)
 
 
 def subconfig(cfg: Config, key: str) -> Config:

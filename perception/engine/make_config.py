@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset, CocoPanopticDataset
@@ -22,7 +22,7 @@ from perception.datasets.palette import default_palette
 from . import checkpoint
 from .atomic import replacing
 from .class_settings import class_settings
-from .config import load_config, pretrained_keys
+from .config import PACKAGED_RECIPES, find_config, load_config, pretrained_keys
 from .errors import UserError
 from .own_data import OwnData, Place, coco_data, dota_data, mask_data
 from .schedule import scaled_learning_rate, scaled_schedule
@@ -35,7 +35,7 @@ class Wishes:
     """What the user wants of a config.
 
     Attributes:
-        recipe: path of the config to inherit.
+        recipe: the config to inherit, a file or the name of a recipe.
         train, val: paths of annotations and images, as :mod:`perception.engine.own_data` reads them.
         out: path of the config to write.
         classes: some of the classes, in the order of labels; None: all.
@@ -65,6 +65,7 @@ def make_config(wishes: Wishes) -> list[str]:
         UserError: the recipe is of another kind, or the data cannot be used.
     """
     cfg = load_config(wishes.recipe)
+    wishes = replace(wishes, recipe=str(find_config(wishes.recipe)))
     (train, *_) = data_sets(cfg, ("train",)) or [None]
     if train is None:
         raise UserError(f"{wishes.recipe} has no train_dataloader, so it is no recipe")
@@ -153,11 +154,13 @@ def _literal(value: object) -> str:
 
 
 def _module(recipe: str, out: Path) -> str:
-    """How the new file imports the recipe: a relative module name.
+    """How the new file imports the recipe: by a relative name, or that of a module of the installed package.
 
     Raises:
         UserError: the way from one to the other is not one of Python's names.
     """
+    if PACKAGED_RECIPES in Path(recipe).parents:
+        return ".".join(Path(recipe).relative_to(PACKAGED_RECIPES.parents[1]).with_suffix("").parts)
     way = Path(os.path.relpath(Path(recipe).absolute().with_suffix(""), out.absolute().parent))
     ups = sum(part == ".." for part in way.parts)
     names = way.parts[ups:]

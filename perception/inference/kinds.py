@@ -21,7 +21,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from perception.engine.config import load_config
+from perception.engine.config import find_config, load_config
 from perception.engine.errors import UserError
 from perception.inference.batched import Batched
 from perception.inference.loops import Loop
@@ -143,5 +143,5 @@ def build_kind(cfg: Config, options: Mapping[str, Any]) -> Kind:
 
 
 def kind_of_file(path: str | None) -> type[Kind]:
-    """The kind that a config file names; the default one when there is no such file."""
-    return kind_type(load_config(path) if path is not None and Path(path).is_file() else Config())
+    """The kind that a config names; the default one when there is no such config."""
+    return kind_type(load_config(path) if path is not None and find_config(path) is not None else Config())
