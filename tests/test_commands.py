@@ -32,7 +32,7 @@ def test_help_lists_every_command(tmp_path):
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
 def test_every_command_has_a_parser_with_an_example(name):
-    module = commands._command(name)
+    module = commands.load_command(name)
     text = module.make_parser([]).format_help()
     assert "example" in text
     assert callable(module.run)
@@ -57,6 +57,12 @@ def test_recipes_are_found_by_name_from_any_folder(tmp_path, monkeypatch):
     own.write_text("own = 1\n")
     assert find_config("demo/rank_detr.py") == Path("demo/rank_detr.py")  # the file before the recipe
     assert find_config("demo/rank_detr") == recipe
+
+
+def test_recipes_by_name_on_the_command_line(tmp_path):
+    done = perception("print-config", "rank_detr", "--key", "train_cfg.val_interval", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("=")[0].strip() == "val_interval"
 
 
 def test_usage_names_the_command_and_errors_are_one_sentence(tmp_path):

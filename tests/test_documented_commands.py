@@ -9,12 +9,13 @@ import re
 import runpy
 import shlex
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 
-from perception.inference.kinds import kind_of_file
+from perception import commands as perception_commands
 from perception.ops import build
 from tests.conftest import REPOSITORY
 
@@ -28,6 +29,8 @@ PAGES = [
 
 # Beginnings of commands, and the test that runs them.
 RUN_BY = {
+    "perception --help": "tests/test_commands.py::test_help_lists_every_command",
+    "perception print-config rank_detr": "tests/test_commands.py::test_recipes_by_name_on_the_command_line",
     "python tools/print_config.py": "tests/tools/test_tools.py::test_print_config",
     "python tools/make_demo_data.py shapes": "tests/datasets/test_shapes.py::test_command_line_makes_the_same_files",
     "python tools/make_demo_data.py regions": "tests/test_documented_commands.py::test_regions_are_made",
@@ -195,10 +198,10 @@ RUN_BY = {
 }
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROGRAM = re.compile(
-    r"([A-Z_]+=\S+ )*(\.venv/bin/\S+|python3?|bash|make|pip|source|torchrun|ns-\w+|vqrf|activenerf|vips|check-scene|"
-    r"spiral-path)\s"
+SCRIPTS = "|".join(
+    point.name for point in metadata.distribution("perception").entry_points.select(group="console_scripts")
 )
+PROGRAM = re.compile(rf"([A-Z_]+=\S+ )*(\.venv/bin/\S+|python3?|bash|make|pip|source|torchrun|ns-\w+|vips|{SCRIPTS})\s")
 NOT_RUN = re.compile(r'<!--\s*not run by tests:\s*"([^"]+)":\s*(.+?)\s*-->', re.DOTALL)
 
 
@@ -265,17 +268,17 @@ def test_reasons_belong_to_commands():
 def test_tools_understand_their_commands(monkeypatch):
     """The options exist, and so does the config; gpu_check parses its own in its `main`."""
     monkeypatch.chdir(REPOSITORY)
-    tools = {}
+    tools, named = {}, re.compile(r"run_tool\(\"([\w-]+)\"\)")
     for command in {command for _, command in ALL if command.startswith("python tools/") and "--help" not in command}:
         name, *arguments = shlex.split(command)[1:]
-        if name not in tools:
-            tools[name] = runpy.run_path(name)
         monkeypatch.setattr("sys.argv", [name, *arguments])
-        if "make_parser" in tools[name]:  # infer: the config decides which options there are
-            args = tools[name]["make_parser"](kind_of_file(arguments[0])).parse_args()
+        if shared := named.search(Path(name).read_text()):
+            args = perception_commands.load_command(shared[1]).make_parser(arguments).parse_args(arguments)
         elif name == "tools/gpu_check.py":
             continue
         else:
+            if name not in tools:
+                tools[name] = runpy.run_path(name)
             args = tools[name]["parse_args"]()
         config = getattr(args, "config", "CONFIG")
         assert config in ("CONFIG", "my.py") or Path(config).is_file(), command  # my.py: what make_config writes

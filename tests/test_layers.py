@@ -27,6 +27,7 @@ LAYERS = {
     "perception.inference": {"open3d", "rasterio", "pyvips", "faiss"},
     "perception.studio": {"nerfstudio", "rich", "tyro", "yaml", "mpl_toolkits"},
     "projects": {"einops"},
+    "perception.commands": {"argcomplete"},
 }
 # Standard library only, and of use everywhere: errors for the user, and files that are whole or not there.
 COMMON = {"perception.engine.errors", "perception.engine.atomic"}

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NoReturn
 
 from perception.engine.errors import run_cli
@@ -58,11 +59,12 @@ def _main() -> int | None:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int | None:
-    command = _command(name)
+    command = load_command(name)
     return command.run(command.make_parser(arguments).parse_args(arguments))
 
 
-def _command(name: str):
+def load_command(name: str) -> ModuleType:
+    """The module of a command."""
     return importlib.import_module(f"perception.commands.{name.replace('-', '_')}")
 
 
@@ -87,5 +89,5 @@ def _complete() -> None:
     words = os.environ.get("COMP_LINE", "").split()
     if len(words) > 1 and words[1] in COMMANDS and os.environ["COMP_LINE"].split(words[1], 1)[1]:
         os.environ["_ARGCOMPLETE"] = "2"  # the line without its first word
-        argcomplete.autocomplete(_command(words[1]).make_parser(words[2:]))
+        argcomplete.autocomplete(load_command(words[1]).make_parser(words[2:]))
     argcomplete.autocomplete(_parser())
