@@ -190,6 +190,11 @@ RUN_BY = {
     "python tools/convert_checkpoint.py activenerf": (
         "tests/projects/activenerf/test_training.py::test_checkpoints_there_and_back"
     ),
+    "dn2n render": "tests/projects/dn2n/test_method.py::test_an_unseen_scene_is_rendered_and_edited",
+    "dn2n render --weights": "tests/projects/dn2n/test_method.py::test_published_weights_render_without_a_run",
+    "dn2n edit": "tests/projects/dn2n/test_method.py::test_an_unseen_scene_is_rendered_and_edited",
+    "python tools/make_demo_data.py scenes": "tests/projects/dn2n/test_method.py::test_demo_scenes_are_made",
+    "python tools/convert_checkpoint.py dn2n": "tests/projects/dn2n/test_method.py::test_tool_converts_there_and_back",
     "vqrf info": "tests/projects/vqrf/test_method.py::test_packing_a_finished_run_gives_its_file",
     "vqrf pack": "tests/projects/vqrf/test_method.py::test_packing_a_finished_run_gives_its_file",
     "vqrf render": "tests/projects/vqrf/test_method.py::test_file_renders_what_the_run_renders",

@@ -31,6 +31,7 @@ FAMILIES: dict[str, str] = {
     "cities": "towns from above and from the street: panoramas and satellite tiles in the layout of VIGOR",
     "driving": "streets with traffic: images of camera rigs, LiDAR and boxes in the formats of nuScenes and KITTI",
     "radiance": "solids seen from all around: RGBA views, exact depth and normals, in Blender and other layouts",
+    "scenes": "small scenes, some to train on, some unseen: solids in Blender layout, shelves in LLFF layout",
     "shelves": "shelves behind thin bars, seen from in front: views at two exact resolutions in LLFF layout",
 }
 """Name of each family (its module in this package) and what it holds, in one line."""

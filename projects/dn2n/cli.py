@@ -1,0 +1,135 @@
+"""The command `dn2n`: edit a scene by a text, or render it as it is, with a field that was trained on other scenes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from perception.engine.errors import UserError, run_cli
+
+EPILOG = """examples:
+  dn2n render --load-config outputs/train/dn2n/TIME/config.yml --data SCENE --out renders
+  dn2n render --weights ibrnet.pth --data SCENE --camera-path camera_path.json --out frames
+  dn2n edit --load-config outputs/train/dn2n/TIME/config.yml --data SCENE --prompt "a scene in snow" --out edits/snow"""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_cli(run)
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Parse and carry out one command."""
+    args = parse_args(arguments)
+    args.command(args)
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of both commands; names must be given in full."""
+    parser = argparse.ArgumentParser(
+        prog="dn2n", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    render = commands.add_parser("render", allow_abbrev=False, help="render views of a scene from its images")
+    _add_common(render)
+    render.set_defaults(command=render_command)
+
+    edit = commands.add_parser("edit", allow_abbrev=False, help="edit all images of a scene, filter, and render")
+    _add_common(edit)
+    edit.add_argument("--prompt", required=True, help="what the scene shall look like")
+    edit.add_argument("--source-caption", default="a photo of a scene", help="what it looks like (%(default)s)")
+    edit.add_argument("--editor", default="classical", help="classical, identity or ip2p (%(default)s)")
+    edit.add_argument("--editor-weights", type=Path, help="local folder of diffusers weights for ip2p")
+    edit.add_argument("--strength", type=float, default=1.0, help="of the classical editor, 0 to 1 (%(default)s)")
+    edit.add_argument("--jitter", type=float, default=0.0, help="noise between its views, 0 to 1 (%(default)s)")
+    edit.add_argument("--steps", type=int, default=20, help="denoising steps of ip2p (%(default)s)")
+    edit.add_argument("--guidance-scale", type=float, default=7.5, help="of ip2p, by the text (%(default)s)")
+    edit.add_argument("--image-guidance-scale", type=float, default=1.5, help="of ip2p, by the image (%(default)s)")
+    edit.add_argument("--seed", type=int, default=0, help="of the edits (%(default)s)")
+    edit.add_argument("--no-filter", action="store_true", help="keep all edited views")
+    edit.add_argument("--drop-top", type=float, default=0.1, help="share dropped as hardly edited (%(default)s)")
+    edit.add_argument("--drop-bottom", type=float, default=0.2, help="share dropped as badly edited (%(default)s)")
+    edit.add_argument("--min-views", type=int, default=6, help="views that are kept at least (%(default)s)")
+    edit.add_argument("--embedding", default="hist", help="of the filter: hist or clip (%(default)s)")
+    edit.add_argument("--clip-weights", type=Path, help="local folder of CLIP's weights")
+    edit.add_argument("--cache", type=Path, help="folder of edited images (default: `cache` in --out)")
+    edit.set_defaults(command=edit_command)
+    return parser.parse_args(arguments)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--load-config", type=Path, help="config.yml of a run of dn2n, dn2n-base, dn2n-clean or dn2n-tiny"
+    )
+    parser.add_argument("--weights", type=Path, help="IBRNet's weights instead of a run's")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the scene, in any known layout")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    views = parser.add_mutually_exclusive_group()
+    views.add_argument("--split", choices=("train", "val", "test"), default="test", help="views to render (test)")
+    views.add_argument("--camera-path", type=Path, help="JSON that nerfstudio's viewer exports, instead of a split")
+    parser.add_argument("--sources", type=int, help="source views of a picture (default: the run's)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+
+
+def render_command(args: argparse.Namespace) -> None:
+    """`dn2n render`."""
+    from projects.dn2n.commands import render_views
+
+    trained = _trained(args)
+    for line in render_views(trained, args.out, args.split, args.camera_path):
+        print(line)
+
+
+def edit_command(args: argparse.Namespace) -> None:
+    """`dn2n edit`."""
+    from projects.dn2n.commands import edit_and_render
+    from projects.dn2n.editing import EditRequest
+    from projects.dn2n.editors import EditorSettings, make_editor
+    from projects.dn2n.embeddings import make_embedding
+    from projects.dn2n.filtering import FilterSettings
+
+    request = EditRequest(
+        args.prompt,
+        args.source_caption,
+        args.seed,
+        use_filter=not args.no_filter,
+        editor=EditorSettings(
+            args.editor,
+            args.strength,
+            args.jitter,
+            args.editor_weights,
+            args.steps,
+            args.guidance_scale,
+            args.image_guidance_scale,
+        ),
+        filter=FilterSettings(args.drop_top, args.drop_bottom, args.min_views),
+    )
+    request.check()
+    editor, embedding = make_editor(request.editor), make_embedding(args.embedding, args.clip_weights)
+    trained = _trained(args)
+    cache = args.cache or args.out / "cache"
+    for line in edit_and_render(trained, request, editor, embedding, cache, args.out, args.split, args.camera_path):
+        print(line)
+
+
+def _trained(args: argparse.Namespace):
+    import torch
+
+    from projects.dn2n.trained import Trained, require_one
+
+    require_one(args.load_config, args.weights)
+    if args.sources is not None and args.sources < 2:
+        raise UserError(f"--sources must be at least 2, not {args.sources}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: there is no CUDA device here")
+    trained = Trained(
+        args.load_config, args.weights, args.data, args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    if args.sources is not None:
+        trained.model.config.sources.count = args.sources
+    return trained
+
+
+if __name__ == "__main__":
+    main()

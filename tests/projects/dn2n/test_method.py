@@ -1,0 +1,196 @@
+"""The methods in nerfstudio: runs over several scenes, resuming, an unseen scene, edits, commands."""
+
+import json
+from copy import deepcopy
+
+import pytest
+import torch
+
+from perception.datasets.synthetic import scenes
+from perception.engine.errors import UserError
+from projects.dn2n import cli, trained
+from projects.dn2n.config import dn2n, dn2n_base, dn2n_clean, dn2n_tiny
+from projects.dn2n.editing import load_image, use_edit
+from projects.dn2n.model import make_renderer
+from projects.dn2n.trained import Trained
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dn2n")]
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    out = tmp_path_factory.mktemp("scenes") / "scenes"
+    scenes.write(out, scenes.Params(num_train=2, num_unseen=2, views=9, size=32))
+    return out
+
+
+def small_config(data, out, steps=STEPS):
+    config = deepcopy(dn2n_tiny.config)
+    config.data, config.output_dir, config.experiment_name, config.timestamp = data, out, "run", "now"
+    config.pipeline.datamanager.data = data
+    config.machine.device_type = "cpu"
+    config.logging.local_writer.enable = False
+    config.steps_per_eval_image = 10**9
+    config.pipeline.datamanager.train_num_rays_per_batch = 40
+    model = config.pipeline.model
+    model.compute_lpips = False
+    model.network.features, model.network.widths, model.network.blocks = 4, (8, 8, 8), (1, 1, 1)
+    model.network.coarse_samples = model.network.fine_samples = 8
+    model.sources.count, model.sources.spread, model.training.iters = 4, 1, STEPS
+    config.max_num_iterations = steps
+    return config
+
+
+def train(config):
+    torch.manual_seed(config.machine.seed)
+    config.get_base_dir().mkdir(parents=True, exist_ok=True)
+    config.save_config()
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup()
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    config = small_config(data / "train", tmp_path_factory.mktemp("run"))
+    return train(config)
+
+
+@pytest.fixture(scope="module")
+def config_file(run):
+    return run.base_dir / "config.yml"
+
+
+def arguments(config_file, data, out, *more):
+    return ["--load-config", str(config_file), "--data", str(data), "--out", str(out), *map(str, more)]
+
+
+def test_a_run_draws_from_all_scenes(run):
+    bank = run.pipeline.bank
+    assert [(scene.name, scene.end - scene.start) for scene in bank.scenes] == [("shelves_01", 7), ("solids_00", 9)]
+    assert (bank.scenes[1].near, bank.scenes[1].far) == (2, 6)
+    assert bank.scenes[0].near == pytest.approx(0.9 * 4 / 3, rel=1e-3)  # IBRNet's margin on LLFF's bounds
+    drawn = {bank.scene_of(int(run.pipeline.datamanager.next_train(step)[1]["indices"][0, 0])) for step in range(20)}
+    assert drawn == {0, 1}
+    _, batch = run.pipeline.datamanager.next_train(3)
+    assert len(batch["indices"][:, 0].unique()) == 1
+
+
+def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
+    config = small_config(data / "train", tmp_path, steps=3)
+    train(config)
+    again = small_config(data / "train", tmp_path)
+    again.timestamp, again.load_dir = "again", config.get_checkpoint_dir()
+    resumed = train(again)
+    own = run.pipeline.state_dict()
+    for name, value in resumed.pipeline.state_dict().items():
+        assert torch.equal(value, own[name]), name
+
+
+def test_variants_say_what_they_are():
+    models = {spec.config.method_name: spec.config.pipeline.model for spec in (dn2n, dn2n_base, dn2n_clean, dn2n_tiny)}
+    assert models["dn2n"].training.weight_self == models["dn2n"].training.weight_neighbour == 0.1
+    assert models["dn2n-base"].training.weight_self == models["dn2n-base"].training.weight_neighbour == 0
+    assert models["dn2n-base"].training.perturbation.probability == 0.7
+    assert models["dn2n-clean"].training.perturbation.probability == 0
+    assert models["dn2n"].network.coarse_samples == models["dn2n"].network.fine_samples == 64
+    assert models["dn2n-tiny"].network.coarse_samples == 16
+
+
+def test_an_unseen_scene_is_rendered_and_edited(config_file, data, tmp_path, capsys):
+    scene = data / "unseen/solids_02"
+    cli.run(["render", *arguments(config_file, scene, tmp_path / "plain")])
+    plain = capsys.readouterr().out
+    assert "psnr of the nearest source view" in plain
+    assert len(list(tmp_path.glob("plain/*.png"))) == scenes.TEST_VIEWS
+    prompt = ("--prompt", "a scene in snow")
+    cli.run(["edit", *arguments(config_file, scene, tmp_path / "edit", *prompt, "--jitter", 0.5)])
+    said = capsys.readouterr().out
+    assert "8 of 9 views kept" in said
+    assert "consistency gain" in said
+    manifest = json.loads((tmp_path / "edit/edit.json").read_text())
+    assert sum(view["kept"] for view in manifest["views"]) == 8
+    assert manifest["request"]["prompt"] == "a scene in snow"
+    for made in ("report.jpg", "config.yml", "renders/0003.png"):
+        assert (tmp_path / "edit" / made).is_file()
+    assert (tmp_path / "edit/renders/0000.png").read_bytes() != (tmp_path / "plain/0000.png").read_bytes()
+
+    # nerfstudio's commands show the same
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    _, pipeline, _, _ = eval_setup(tmp_path / "edit/config.yml", test_mode="test")
+    camera = pipeline.datamanager.eval_dataset.cameras[0:1]
+    shown = pipeline.model.get_outputs_for_camera(camera)["rgb"].movedim(-1, 0)
+    torch.testing.assert_close(load_image(tmp_path / "edit/renders/0000.png"), shown, rtol=0, atol=0.51 / 255)
+
+
+def test_identity_without_filter_is_plain_rendering(config_file, data, tmp_path):
+    scene = data / "unseen/solids_02"
+    shown = Trained(config_file, None, scene, "cpu")
+    cameras, _ = shown.views("test")
+    plain = shown.render(cameras, 1)
+    cli.run(["edit", *arguments(config_file, scene, tmp_path, "--prompt", "", "--editor", "identity", "--no-filter")])
+    use_edit(shown.bank, tmp_path)
+    shown.model.attach(shown.bank)
+    edited = shown.render(cameras, 1)
+    assert all(torch.equal(plain[name], edited[name]) for name in plain)
+
+
+def test_a_training_view_is_not_its_own_source(config_file, data, tmp_path):
+    shown = Trained(config_file, None, data / "unseen/shelves_03", "cpu")
+    shown.bank.store.table[shown.bank.store.first[2] : shown.bank.store.first[3]] = torch.tensor(
+        [255, 0, 0], dtype=torch.uint8
+    )
+    cameras, _ = shown.views("train")
+    before = shown.render(cameras, 2)["rgb"]
+    shown.bank.store.table[shown.bank.store.first[2] : shown.bank.store.first[3]] = 0
+    shown.model.attach(shown.bank)
+    assert torch.equal(before, shown.render(cameras, 2)["rgb"])
+
+
+def test_mistakes_are_one_sentence(config_file, data, tmp_path):
+    scene = data / "unseen/solids_02"
+    with pytest.raises(UserError, match="name a trained run"):
+        cli.run(["render", "--data", str(scene), "--out", str(tmp_path)])
+    with pytest.raises(UserError, match="several scenes"):
+        cli.run(["render", *arguments(config_file, data / "train", tmp_path)])
+    with pytest.raises(UserError, match="prompt is empty"):
+        cli.run(["edit", *arguments(config_file, scene, tmp_path, "--prompt", " ")])
+    with pytest.raises(SystemExit):  # a near-equal name is not taken for another
+        cli.run(["edit", *arguments(config_file, scene, tmp_path, "--promp", "snow")])
+    with pytest.raises(UserError, match="sources must be at least 2, not 1"):
+        cli.run(["render", *arguments(config_file, scene, tmp_path, "--sources", 1)])
+
+
+def test_published_weights_render_without_a_run(data, tmp_path, capsys, monkeypatch):
+    config = small_config(data, tmp_path)
+    monkeypatch.setattr(trained, "dn2n", type(dn2n)(config=config, description=""))
+    renderer = make_renderer(config.pipeline.model.network)
+    names = ("feature_net", "net_coarse", "net_fine")
+    torch.save({name: dict(getattr(renderer, name).state_dict()) for name in names}, tmp_path / "ibrnet.pth")
+    more = ["--weights", str(tmp_path / "ibrnet.pth"), "--data", str(data / "unseen/solids_02")]
+    cli.run(["render", *more, "--out", str(tmp_path / "out")])
+    assert "4 test views" in capsys.readouterr().out
+
+
+def test_demo_scenes_are_made(run_tool, tmp_path):
+    small = ("--num-train", 1, "--num-unseen", 1, "--views", 4, "--size", 17)
+    done = run_tool("make_demo_data", "scenes", "--out", tmp_path / "scenes", *small)
+    assert done.code == 0, done.err
+    assert len(list(tmp_path.glob("scenes/train/solids_00/train/*.png"))) == 4
+    assert (tmp_path / "scenes/unseen/shelves_01/poses_bounds.npy").is_file()
+
+
+def test_tool_converts_there_and_back(run_tool, run, tmp_path):
+    checkpoint = next(run.checkpoint_dir.glob("*.ckpt"))
+    done = run_tool("convert_checkpoint", "dn2n", checkpoint, tmp_path / "authors.pth", "--to", "authors")
+    assert done.code == 0, done.err
+    done = run_tool("convert_checkpoint", "dn2n", tmp_path / "authors.pth", tmp_path / "ours.pth")
+    assert done.code == 0, done.err
+    ours = torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"]
+    own = run.pipeline.state_dict()
+    assert ours
+    assert all(torch.equal(value, own[f"_model.renderer.{name}"]) for name, value in ours.items())
