@@ -44,6 +44,15 @@ RUN_BY = {
     "python tools/test.py configs/adaformer.py": (
         "tests/projects/adaformer/test_training.py::test_tools_train_and_test"
     ),
+    "python tools/train.py configs/demo/siamcut.py": (
+        "tests/projects/adaformer/test_training.py::test_demos_train_and_evaluate"
+    ),
+    "python tools/test.py configs/demo/siamcut.py": (
+        "tests/projects/adaformer/test_training.py::test_demos_train_and_evaluate"
+    ),
+    "python tools/convert_checkpoint.py adaformer": (
+        "tests/projects/adaformer/test_converter.py::test_both_ways_give_back_the_same_weights"
+    ),
     "python tools/train.py configs/unifygeo.py": (
         "tests/projects/unifygeo/test_training.py::test_tools_train_and_test_the_demo"
     ),

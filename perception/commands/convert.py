@@ -28,7 +28,12 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("system", choices=systems, help="which system the checkpoint belongs to")
     parser.add_argument("input", type=Path, metavar="IN", help="checkpoint to read")
     parser.add_argument("output", type=Path, metavar="OUT", help="checkpoint to write")
-    parser.add_argument("--to", choices=["perception", "authors"], default="perception", help="layout to write")
+    parser.add_argument(
+        "--to",
+        choices=["perception", "authors", "start"],
+        default="perception",
+        help="layout to write; start: initial weights for a system, from a checkpoint of what it builds on",
+    )
     parser.add_argument(
         "--classes",
         nargs="+",
@@ -46,10 +51,12 @@ def run(args: argparse.Namespace) -> None:
 
     if args.output.exists() and not args.overwrite:
         raise UserError(f"{args.output} exists; choose another name or add --overwrite")
-    if args.classes and args.to == "authors":
+    if args.classes and args.to != "perception":
         raise UserError("--classes goes with --to perception: a checkpoint of ours knows its classes")
     converter = importlib.import_module(f"projects.{args.system}.converter")
-    convert = converter.to_perception if args.to == "perception" else converter.to_authors
+    convert = getattr(converter, f"to_{args.to}", None)
+    if convert is None:
+        raise UserError(f"{args.system} makes no separate start: --to perception is what training begins with")
     result = convert(load_checkpoint_file(args.input))
     if args.classes:
         result.name_classes(args.classes)

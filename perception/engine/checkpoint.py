@@ -150,6 +150,10 @@ def install() -> None:
     CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
 
 
+class _Callback:
+    """Stands for a class that is only named."""
+
+
 def _safe_globals() -> list:
     """What may be named in a checkpoint beyond torch's own list: data, and constructors without side effects."""
     allowed: list = [
@@ -157,6 +161,10 @@ def _safe_globals() -> list:
         ConfigDict,
         # DETR and its relatives save their command line beside the weights; a Namespace only holds attributes.
         argparse.Namespace,
+        # Lightning saves settings as they were given, and names a callback's class as a key; neither is needed as such.
+        (OrderedDict, "easydict.EasyDict"),
+        (OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"),
+        (_Callback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
         (_statistics_method, "builtins.getattr"),
         slice,
         np.ndarray,

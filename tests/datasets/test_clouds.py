@@ -273,3 +273,12 @@ def test_millimetres_as_integers_keep_their_digits(tmp_path):
     np.save(buffer, (POINTS * 1000).astype(np.int16))
     cloud = read_cloud(save(tmp_path / "a.npy", buffer.getvalue()))
     np.testing.assert_array_equal(cloud.xyz, (POINTS[:, :3] * 1000).astype(np.int16))
+
+
+def test_millimetres_are_noticed(tmp_path):
+    """Coordinates of a map are large too, but near each other."""
+    rng = np.random.default_rng(0)
+    metres = rng.uniform(-40, 40, (500, 3))
+    for name, points, noticed in (("m", metres, False), ("mm", 1000 * metres, True), ("map", metres + 5e6, False)):
+        np.save(tmp_path / f"{name}.npy", points)
+        assert ("millimetres" in read_cloud(tmp_path / f"{name}.npy").note) == noticed, name

@@ -17,7 +17,13 @@ from perception.datasets.tracklets.cache import CroppedClouds
 from perception.datasets.tracklets.crops import SearchArea, resample
 from perception.datasets.tracklets.kitti import KittiTracklets
 from perception.datasets.tracklets.kitti_files import read_calibration
-from perception.datasets.tracklets.samples import MotionSamples, SiameseSamples, motion_inputs, moved_target
+from perception.datasets.tracklets.samples import (
+    MotionSamples,
+    SiameseSamples,
+    balanced_places,
+    motion_inputs,
+    moved_target,
+)
 from perception.datasets.tracklets.sequences import TrackletSequences
 from perception.engine.errors import UserError
 from perception.geometry import boxes3d
@@ -317,3 +323,29 @@ def test_look_counts_and_finds_boxes_without_points(tmp_path):
     section = Section("train")
     SiameseSamples.examine(dict(tracklets=kitti(root, split=(0,))), section, 100)
     assert "12 of 12 boxes" in str(section.findings.errors[0])
+
+
+def test_rare_categories_are_drawn_more_often(tmp_path):
+    """Of 16 frames of cars and 4 of pedestrians, n^-0.5 makes 2 : 1 of 4 : 1."""
+    cars = {track: ("Car", [[12.0, 3.0 * track, -0.9, 0.3]] * 4) for track in range(4)}
+    write_scene(tmp_path, "0000", {**cars, 9: ("Pedestrian", [[9.0, -4.0, -0.8, 1.4]] * 4)})
+    tracklets = KittiTracklets(str(tmp_path), (0,)).tracklets
+    categories = np.repeat([one.category for one in tracklets], [len(one) for one in tracklets])
+    for power, pedestrians in ((0.5, 7), (1.0, 10)):
+        places = balanced_places(tracklets, power)
+        assert len(places) == 20
+        assert (categories[places] == "Pedestrian").sum() == pedestrians
+    data = SiameseSamples(kitti(tmp_path, split=(0,)), str(tmp_path / "cache"), candidates=1, balance=1.0)
+    sizes = [float(data[SeededIndex(index, 0)]["targets"]["size"][2]) for index in range(len(data))]
+    assert sizes.count(1.75) == 10  # a pedestrian's height
+
+
+def test_tracklets_without_points_at_their_start_can_be_left_out(tmp_path):
+    write_scene(tmp_path, "0000", {0: ("Car", [[12.0, 3.0, -0.9, 0.3]] * 3), 1: ("Car", [[20.0, 3.0, -0.9, 0.3]] * 3)})
+    file = tmp_path / "velodyne" / "0000" / "000000.bin"
+    cloud = np.fromfile(file, np.float32).reshape(-1, 4)
+    cloud[cloud[:, 0] < 16].tofile(file)
+    seen = KittiTracklets(str(tmp_path), (0,), min_first_points=10).tracklets
+    assert [one.name for one in seen] == ["0000/0000/Car"]
+    with pytest.raises(UserError, match="none of 2 tracklets has 100 points in its first box"):
+        KittiTracklets(str(tmp_path), (0,), min_first_points=100)

@@ -10,6 +10,7 @@ import numpy as np
 AXES = ("x", "y", "z")
 INTENSITY = ("intensity", "i", "reflectivity", "reflectance")
 """Names under which formats keep how strongly a point reflects."""
+_WIDEST = 1000.0  # metres; no sensor on a vehicle sees half of its points so far away
 
 
 class UnreadableCloudError(Exception):
@@ -69,6 +70,10 @@ def from_columns(columns: Mapping[str, np.ndarray]) -> Cloud:
         notes.append(f"{count} of {len(xyz)} points have coordinates that are no numbers")
     if count := int((finite & ~returned).sum()):
         notes.append(f"{count} of {len(xyz)} points are at the origin: beams that did not return")
+    places = xyz[rows].astype(np.float64)
+    spread = float(np.median(np.linalg.norm(places - np.median(places, 0), axis=1)))
+    if spread > _WIDEST:
+        notes.append(f"half of the points are further than {spread:.0f} from their middle: millimetres, not metres?")
     others = {}
     for name, column in columns.items():
         if name not in AXES and column.ndim == 1:

@@ -116,8 +116,8 @@ def _check_files(nusc: NuScenes, samples: list[dict]) -> None:
 
 def _frame(nusc: NuScenes, sample: dict, scene: str) -> Frame:
     lidar = nusc.get("sample_data", sample["data"]["LIDAR_TOP"])
-    ego_from_lidar = _pose(nusc.get("calibrated_sensor", lidar["calibrated_sensor_token"]))
-    global_from_ego = _pose(nusc.get("ego_pose", lidar["ego_pose_token"]))
+    ego_from_lidar = pose_of_row(nusc.get("calibrated_sensor", lidar["calibrated_sensor_token"]))
+    global_from_ego = pose_of_row(nusc.get("ego_pose", lidar["ego_pose_token"]))
     lidar_from_global = se3.invert(global_from_ego @ ego_from_lidar)
     annotations = [nusc.get("sample_annotation", token) for token in sample["anns"]]
     velocities = {row["token"]: nusc.box_velocity(row["token"]) for row in annotations}
@@ -144,7 +144,7 @@ def _objects(
 ) -> Objects:
     boxes = []
     for row in annotations:
-        pose = lidar_from_global @ _pose(row)
+        pose = lidar_from_global @ pose_of_row(row)
         width, length, height = row["size"]
         # NaN where unknown; a velocity has no height, as in nuScenes' detection boxes.
         velocity = torch.from_numpy(np.append(velocities[row["token"]][:2], 0.0))
@@ -164,7 +164,7 @@ def _objects(
 def _camera(nusc: NuScenes, token: str, lidar_from_global: Tensor, velocities: dict[str, np.ndarray]) -> Camera:
     data = nusc.get("sample_data", token)
     calibration = nusc.get("calibrated_sensor", data["calibrated_sensor_token"])
-    global_from_ego = _pose(nusc.get("ego_pose", data["ego_pose_token"]))
+    global_from_ego = pose_of_row(nusc.get("ego_pose", data["ego_pose_token"]))
     _, seen, intrinsics = nusc.get_sample_data(token)
     objects = [_perspective(nusc, box, intrinsics, data, velocities) for box in seen]
     return Camera(
@@ -174,7 +174,7 @@ def _camera(nusc: NuScenes, token: str, lidar_from_global: Tensor, velocities: d
         width=data["width"],
         height=data["height"],
         intrinsics=calibration["camera_intrinsic"],
-        lidar_from_camera=(lidar_from_global @ global_from_ego @ _pose(calibration)).tolist(),
+        lidar_from_camera=(lidar_from_global @ global_from_ego @ pose_of_row(calibration)).tolist(),
         objects=[found for found in objects if found is not None],
     )
 
@@ -213,7 +213,7 @@ def _attribute(nusc: NuScenes, row: dict) -> str:
     return names[0] if len(names) == 1 else ""
 
 
-def _pose(row: dict) -> Tensor:
+def pose_of_row(row: dict) -> Tensor:
     """The pose (4, 4) of a row with a translation and a rotation."""
     rotation = torch.tensor(row["rotation"], dtype=torch.float64)
     if not abs(float(rotation.norm()) - 1) < 0.01:

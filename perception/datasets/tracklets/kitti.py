@@ -34,6 +34,10 @@ class KittiTracklets(TrackletSet):
         calibration: ``"rectified"`` takes boxes from the rectified camera's frame, as KITTI defines it; ``"released"``
             leaves R_rect out, as Open3DSOT's loader does: published scores rest on boxes that are off by some 0.3 m at
             40 m.
+        min_first_points: tracklets with fewer points in their first box are left out: a tracker that is shown nothing
+            cannot know what to follow. Published scores leave none out.
+        max_gap: tracklets are cut where more frames than this are absent. None leaves them whole, as published scores
+            have them: a target then seems to jump.
 
     Raises:
         UserError: a folder, a file or a calibration's entry is missing, or a line cannot be read.
@@ -45,6 +49,8 @@ class KittiTracklets(TrackletSet):
         split: Literal["train", "val", "test"] | Sequence[int] = "train",
         categories: Sequence[str] = CATEGORIES,
         calibration: Literal["rectified", "released"] = "rectified",
+        min_first_points: int = 0,
+        max_gap: int | None = None,
     ):
         self.root, self.categories = Path(data_root), tuple(categories)
         if calibration not in ("rectified", "released"):
@@ -59,6 +65,7 @@ class KittiTracklets(TrackletSet):
         self.tracklets = [tracklet for scene in self.scenes for tracklet in self._read(scene)]
         if not self.tracklets:
             raise UserError(f"no {', '.join(self.categories)} is labelled in the scenes {', '.join(self.scenes)}")
+        self._choose(min_first_points, max_gap)
         self._say()
 
     def cloud(self, scene: str, frame: int) -> Tensor:

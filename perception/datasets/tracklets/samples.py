@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from perception.geometry.points import box_cloud
 from .cache import CroppedClouds
 from .crops import SearchArea, inside_box, resample, size_channels
 from .examining import ExaminedTracklets
-from .tracklet import TrackletSet
+from .tracklet import Tracklet, TrackletSet
 
 _TRIALS = 1000
 """Draws in a row without a usable sample, after which the data are given up."""
@@ -40,21 +41,32 @@ class _Samples(ExaminedTracklets, Dataset):
         cache_dir: folder of the file with the points near boxes.
         area: settings of :class:`.crops.SearchArea`.
         candidates: samples of a frame; the first takes the true box as the previous one, the others perturb it.
+        balance: power p by which frequent categories are held back: a frame of a category with n frames counts as
+            n^-p. 0 keeps the frequencies, 0.5 brings them nearer to each other, 1 makes all categories equal.
     """
 
-    def __init__(self, tracklets: dict, cache_dir: str, area: dict | None = None, candidates: int = 4):
+    def __init__(
+        self,
+        tracklets: dict,
+        cache_dir: str,
+        area: dict | None = None,
+        candidates: int = 4,
+        balance: float = 0.0,
+    ):
         self.tracklets: TrackletSet = DATASETS.build(tracklets)
         self.clouds = CroppedClouds(self.tracklets, cache_dir)
         self.area, self.candidates = SearchArea(**(area or {})), candidates
         self._ends = np.cumsum([len(tracklet) for tracklet in self.tracklets.tracklets])
+        self._places = balanced_places(self.tracklets.tracklets, balance) if balance else np.arange(self._ends[-1])
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) * self.candidates
+        return len(self._places) * self.candidates
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng(index.seed if isinstance(index, SeededIndex) else None)
         for _ in range(_TRIALS):
-            place, candidate = divmod(int(index), self.candidates)
+            turn, candidate = divmod(int(index), self.candidates)
+            place = int(self._places[turn])
             number = int(np.searchsorted(self._ends, place, side="right"))
             frame = place - (int(self._ends[number - 1]) if number else 0)
             sample = self._sample(number, frame, candidate, rng)
@@ -74,6 +86,24 @@ class _Samples(ExaminedTracklets, Dataset):
         return self.clouds.points(number, frame), self.tracklets.tracklets[number].boxes[frame]
 
 
+def balanced_places(tracklets: Sequence[Tracklet], power: float) -> np.ndarray:
+    """As many places among all frames as there are frames, each category's share being its count's power of 1 - p.
+
+    Args:
+        tracklets: whose frames, one after the other, are the places.
+        power: p; places of frequent categories are left out evenly, those of rare ones repeat.
+    """
+    categories = np.repeat([one.category for one in tracklets], [len(one) for one in tracklets])
+    names, counts = np.unique(categories, return_counts=True)
+    shares = counts ** (1.0 - power)
+    ends = np.round(len(categories) * np.cumsum(shares) / shares.sum()).astype(int)
+    chosen = []
+    for name, start, end in zip(names, [0, *ends[:-1]], ends, strict=True):
+        own = np.flatnonzero(categories == name)
+        chosen.append(own[np.arange(end - start) * len(own) // max(end - start, 1)])
+    return np.concatenate(chosen)
+
+
 def _uniform_offset(rng: np.random.Generator) -> Tensor:
     """(dx, dy, dz, dyaw): up to 0.3 m in the plane and up to 0.3 times 5 degrees."""
     x, y, yaw = rng.uniform(-0.3, 0.3, 3)
@@ -91,7 +121,7 @@ class SiameseSamples(_Samples):
     """Template, search area and where the target is in it (P2B, arXiv 2005.13888, section 4.1).
 
     Args:
-        tracklets, cache_dir, area, candidates: see the base class.
+        tracklets, cache_dir, area, candidates, balance: see the base class.
         template_points: of the template, which merges the first and the previous frame.
         search_points: of the search area.
         size_channels: append the logarithms of the target's length, width and height to every point.
@@ -111,8 +141,9 @@ class SiameseSamples(_Samples):
         search_points: int = 1024,
         size_channels: bool = True,
         degrees: bool = False,
+        balance: float = 0.0,
     ):
-        super().__init__(tracklets, cache_dir, area, candidates)
+        super().__init__(tracklets, cache_dir, area, candidates, balance)
         self.template_points, self.search_points = template_points, search_points
         self.size_channels, self.degrees = size_channels, degrees
 
@@ -150,7 +181,7 @@ class MotionSamples(_Samples):
     """The surroundings of a box in two frames, and how the target moved (M2-Track, arXiv 2203.01730, section 4.1).
 
     Args:
-        tracklets, cache_dir, area, candidates: see the base class.
+        tracklets, cache_dir, area, candidates, balance: see the base class.
         points: of each frame.
         augment: move the target and its points at random, by itself in both frames.
 
@@ -166,8 +197,9 @@ class MotionSamples(_Samples):
         candidates: int = 4,
         points: int = 1024,
         augment: bool = True,
+        balance: float = 0.0,
     ):
-        super().__init__(tracklets, cache_dir, area, candidates)
+        super().__init__(tracklets, cache_dir, area, candidates, balance)
         self.num_points, self.augment = points, augment
 
     def _sample(self, number: int, frame: int, candidate: int, rng: np.random.Generator) -> dict[str, Any] | None:

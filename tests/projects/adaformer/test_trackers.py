@@ -167,6 +167,27 @@ def test_coordinates_of_a_map_lose_nothing():
     assert_close(away.box[:3] - far, near.box[:3], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("make", [siamcut, mocut])
+@pytest.mark.parametrize(("turn", "lift"), [(90, 0.0), (180, 1.73), (45, 50.0)])
+def test_axes_and_height_of_the_sensor_do_not_matter(make, turn, lift):
+    """Whichever way x points and wherever the ground is, the box goes the same way."""
+    tracker = make()
+    box = torch.tensor([12.0, 3, -0.9, 4, 2, 1.5, 0.3], dtype=torch.float64)
+    cloud = torch.from_numpy(np.random.default_rng(0).normal(size=(500, 3))) + box[:3]
+    angle = math.radians(turn)
+    rotation = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]).double()
+    turned, other = cloud.clone(), box.clone()
+    turned[:, :2], other[:2] = cloud[:, :2] @ rotation.T, rotation @ box[:2]
+    turned[:, 2] += lift
+    other[2] += lift
+    other[6] += angle
+    (here,) = tracker.step([tracker.begin(cloud, box)], [cloud])
+    (there,) = tracker.step([tracker.begin(turned, other)], [turned])
+    assert_close(there.box[:2], rotation @ here.box[:2], atol=1e-3, rtol=0)
+    assert_close(there.box[2] - lift, here.box[2], atol=1e-3, rtol=0)
+    assert float(boxes3d.wrap_angle(there.box[6] - here.box[6] - angle).abs()) < 1e-3
+
+
 def test_unknown_losses_are_refused():
     with pytest.raises(ValueError, match="losses are"):
         siamcut(losses="bat")
@@ -193,12 +214,28 @@ def test_inputs_of_training_and_tracking_are_the_same():
 RECIPES = [CONFIGS / "adaformer.py", *sorted((CONFIGS / "adaformer").glob("*.py"))]
 
 
+@pytest.mark.parametrize("name", ["siamcut", "mocut"])
+def test_demos_and_their_controls_see_the_same_data(name):
+    demo, control = (load_config(str(CONFIGS / "demo" / f"{one}.py")) for one in (name, f"{name}_plain"))
+    for part in ("train_dataloader", "val_dataloader"):
+        assert demo[part].dataset.tracklets == control[part].dataset.tracklets
+        assert demo[part].batch_size == control[part].batch_size
+    assert demo.train_dataloader.dataset.candidates == control.train_dataloader.dataset.candidates
+    assert (demo.train_cfg, demo.param_scheduler) == (control.train_cfg, control.param_scheduler)
+    for config in (demo, control):
+        assert config.train_dataloader.dataset.area == config.model.area
+        for key in ("points", "template_points", "search_points"):
+            assert config.train_dataloader.dataset.get(key) == config.model.get(key)
+        MODELS.build(config.model)
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_consistent(path):
     """What the samples hold is what the model takes, and training and tracking look equally far around."""
     config = load_config(str(path))
     data, model = config.train_dataloader.dataset, config.model
     assert data.area == model.area
+    assert data.area.min_margin == (1.0 if "nuscenes" in path.stem else 0.5)
     assert config.test_dataloader.dataset.tracklets.categories == data.tracklets.categories
     if "segmenter" in model:
         assert data.points == model.points
@@ -207,7 +244,8 @@ def test_recipes_are_consistent(path):
         assert (data.size_channels, data.get("degrees", False)) == (model.size_channels, model.get("degrees", False))
         assert model.backbone.get("in_channels", 0) == 3 * data.size_channels
     unified = model.get("losses", "unified") == "unified"
-    assert data.tracklets.calibration == ("rectified" if unified else "released")
+    if "calibration" in data.tracklets:
+        assert data.tracklets.calibration == ("rectified" if unified else "released")
     assert config.train_cfg.max_epochs == (160 if unified else 60 if "segmenter" not in model else 180)
     MODELS.build(model)
 

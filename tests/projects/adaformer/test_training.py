@@ -80,6 +80,30 @@ def test_a_resumed_run_equals_the_uninterrupted_one(root, tmp_path, name):
             assert torch.equal(one, other), (iteration, key)
 
 
+@pytest.mark.parametrize("name", ["siamcut", "siamcut_plain", "mocut", "mocut_plain"])
+def test_demos_train_and_evaluate(root, tmp_path, run_tool, name):
+    settings = {
+        "train_dataloader.batch_size": 4,
+        "train_dataloader.num_workers": 0,
+        "train_dataloader.persistent_workers": False,
+        "train_dataloader.dataset.cache_dir": root / "cache",
+        "train_dataloader.dataset.candidates": 1,
+        "train_cfg.max_epochs": 1,
+        "train_cfg.val_interval": 1,
+    }
+    for part, scene in (("train", 0), ("val", 17), ("test", 19)):
+        settings[f"{part}_dataloader.dataset.tracklets.data_root"] = root
+        settings[f"{part}_dataloader.dataset.tracklets.split"] = f"[{scene}]"
+    arguments = [f"{key}={value}" for key, value in settings.items()]
+    config = f"configs/demo/{name}.py"
+    done = run_tool("train", config, "--work-dir", tmp_path / "run", "--cfg-options", *arguments)
+    assert done.code == 0, done.err[-3000:]
+    assert "tracking/success" in done.out + done.err
+    done = run_tool("test", config, tmp_path / "run" / "epoch_1.pth", "--cfg-options", *arguments)
+    assert done.code == 0, done.err[-3000:]
+    assert "tracking/Pedestrian/precision" in done.out + done.err
+
+
 def test_tools_train_and_test(root, tmp_path, run_tool):
     settings = options(root, "siamcut", **{"train_cfg.max_epochs": 1})
     arguments = [f"{key}={value}".replace(" ", "") for key, value in settings.items()]
