@@ -19,7 +19,7 @@ LAYERS = {
     "perception.radiance": {"torchmetrics"},
     "perception.datasets": {
         *("mmengine", "mmcv", "mmdet", "mmseg", "mmrotate", "nuscenes"),
-        *("cv2", "PIL", "pycocotools", "msgspec", "tqdm", "plyfile", "laspy"),
+        *("cv2", "PIL", "pycocotools", "msgspec", "tqdm", "plyfile", "laspy", "av"),
     },
     "perception.evaluation": set(),
     "perception.detection": set(),

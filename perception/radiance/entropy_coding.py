@@ -19,6 +19,7 @@ STEPS = 1500  # symbols per coder, about: fewer are faster, more waste fewer byt
 MAX_LANES = 4096
 EIGHTHS = np.array([16384, 17867, 19484, 21247, 23170, 25268, 27554, 30048], np.int64)  # 2**(14 + i / 8)
 HEADER = struct.Struct("<IHHII")  # symbols, alphabet, lanes, bytes of tables, words
+TABLES = struct.Struct("<IH")  # contexts, alphabet
 
 
 class CorruptStream(ValueError):
@@ -43,29 +44,12 @@ def encode(symbols: np.ndarray, contexts: np.ndarray | None = None) -> bytes:
     """
     symbols = np.asarray(symbols).ravel().astype(np.int64)
     count = len(symbols)
-    alphabet = int(symbols.max()) + 1 if count else 0
-    if count and (symbols.min() < 0 or alphabet >= 1 << 16):
-        raise ValueError(f"symbols must lie in [0, 65535), got {symbols.min()} to {symbols.max()}")
     contexts = _as_contexts(contexts, count)
-    levels = _levels(symbols, contexts, alphabet)
-    frequencies = _frequencies(levels)
-    starts = np.cumsum(frequencies, 1) - frequencies
-    lanes = min(MAX_LANES, max(1, count // STEPS))
-    state = np.full(lanes, LOWER, np.uint64)
-    words: list[np.ndarray] = []
-    for first in reversed(range(0, count, lanes)):
-        part = slice(first, first + lanes)
-        active = state[: len(symbols[part])]
-        frequency = frequencies[contexts[part], symbols[part]].astype(np.uint64)
-        start = starts[contexts[part], symbols[part]].astype(np.uint64)
-        full = active >= frequency << np.uint64(32 - PRECISION)
-        words.append((active[full] & np.uint64(0xFFFF)).astype("<u2"))
-        active[full] >>= np.uint64(WORD)
-        active[:] = ((active // frequency) << np.uint64(PRECISION)) + active % frequency + start
-    stream = np.concatenate(words[::-1]) if words else np.zeros(0, "<u2")
-    tables = zlib.compress(levels.tobytes(), 9)
-    header = HEADER.pack(count, alphabet, lanes, len(tables), len(stream))
-    return header + tables + state.astype("<u4").tobytes() + stream.tobytes()
+    histograms = Histograms.of(symbols, contexts)
+    state, stream = _code(symbols, contexts, histograms)
+    tables = zlib.compress(histograms.levels.tobytes(), 9)
+    header = HEADER.pack(count, histograms.alphabet, len(state), len(tables), len(stream))
+    return header + tables + state.tobytes() + stream.tobytes()
 
 
 def decode(data: bytes, contexts: np.ndarray | None = None, *, count: int) -> np.ndarray:
@@ -85,12 +69,109 @@ def decode(data: bytes, contexts: np.ndarray | None = None, *, count: int) -> np
     if not count:
         return np.zeros(0, np.int64)
     num_contexts = int(contexts.max()) + 1
-    frequencies = _frequencies(_unpack_levels(data[HEADER.size : HEADER.size + table_bytes], num_contexts, alphabet))
-    starts = (np.cumsum(frequencies, 1) - frequencies).astype(np.uint64)
-    lookup = _slot_tables(frequencies)
-    frequencies = frequencies.astype(np.uint64)
-    state = np.frombuffer(data, "<u4", lanes, HEADER.size + table_bytes).astype(np.uint64)
-    words = np.frombuffer(data, "<u2", num_words, HEADER.size + table_bytes + 4 * lanes).astype(np.uint64)
+    histograms = Histograms(_unpack_levels(data[HEADER.size : HEADER.size + table_bytes], num_contexts, alphabet))
+    state = np.frombuffer(data, "<u4", lanes, HEADER.size + table_bytes)
+    words = np.frombuffer(data, "<u2", num_words, HEADER.size + table_bytes + 4 * lanes)
+    return _decode(state, words, contexts, histograms)
+
+
+class Histograms:
+    """The statistics of several arrays of symbols that are coded one after another, each in contexts that may depend on
+    those before it.
+
+    Args:
+        levels: (contexts, alphabet) uint8, from :meth:`of` or :meth:`unpack`.
+    """
+
+    def __init__(self, levels: np.ndarray):
+        self.levels = levels
+        self.alphabet = levels.shape[1]
+        self.frequencies = _frequencies(levels)
+        self.starts = np.cumsum(self.frequencies, 1) - self.frequencies
+        self._slots: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, symbols: np.ndarray, contexts: np.ndarray) -> Histograms:
+        """Those of all symbols (n,) in [0, 65535), with their contexts (n,).
+
+        Raises:
+            ValueError: a symbol is out of range.
+        """
+        alphabet = int(symbols.max()) + 1 if len(symbols) else 0
+        if len(symbols) and (symbols.min() < 0 or alphabet >= 1 << 16):
+            raise ValueError(f"symbols must lie in [0, 65535), got {symbols.min()} to {symbols.max()}")
+        return cls(_levels(symbols, contexts, alphabet))
+
+    @property
+    def slots(self) -> np.ndarray:
+        """(contexts, 2**PRECISION) the symbol that each slot of the probability range belongs to."""
+        if self._slots is None:
+            self._slots = _slot_tables(self.frequencies)
+        return self._slots
+
+    def pack(self) -> bytes:
+        """Bytes for :meth:`unpack`."""
+        return TABLES.pack(*self.levels.shape) + zlib.compress(self.levels.tobytes(), 9)
+
+    @classmethod
+    def unpack(cls, data: bytes, *, max_cells: int = 1 << 24) -> Histograms:
+        """Restore the histograms.
+
+        Raises:
+            CorruptStream: the bytes do not fit.
+        """
+        if len(data) < TABLES.size:
+            raise CorruptStream("the coded data end within their histograms")
+        num_contexts, alphabet = TABLES.unpack_from(data)
+        if num_contexts * alphabet > max_cells:
+            raise CorruptStream(f"{num_contexts} histograms of {alphabet} symbols")
+        return cls(_unpack_levels(data[TABLES.size :], num_contexts, alphabet))
+
+    def encode(self, symbols: np.ndarray, contexts: np.ndarray) -> bytes:
+        """Code an array (n,) of those that the histograms are of."""
+        state, stream = _code(np.asarray(symbols).astype(np.int64), _as_contexts(contexts, len(symbols)), self)
+        return struct.pack("<H", len(state)) + state.tobytes() + stream.tobytes()
+
+    def decode(self, data: bytes, contexts: np.ndarray) -> np.ndarray:
+        """Restore an array (n,) int64 from its contexts.
+
+        Raises:
+            CorruptStream: the bytes do not fit.
+        """
+        contexts = _as_contexts(contexts, len(contexts))
+        lanes = int.from_bytes(data[:2], "little")
+        if not 1 <= lanes <= MAX_LANES or len(data) < 2 + 4 * lanes or len(data) % 2:
+            raise CorruptStream("the coded data have an impossible length")
+        if len(contexts) and int(contexts.max()) >= len(self.levels):
+            raise CorruptStream("the coded data have no histogram for some of them")
+        state = np.frombuffer(data, "<u4", lanes, 2)
+        return _decode(state, np.frombuffer(data, "<u2", offset=2 + 4 * lanes), contexts, self)
+
+
+def _code(symbols: np.ndarray, contexts: np.ndarray, histograms: Histograms) -> tuple[np.ndarray, np.ndarray]:
+    """The final states (lanes,) "<u4" and the words "<u2"."""
+    count, frequencies, starts = len(symbols), histograms.frequencies, histograms.starts
+    lanes = min(MAX_LANES, max(1, count // STEPS))
+    state = np.full(lanes, LOWER, np.uint64)
+    words: list[np.ndarray] = []
+    for first in reversed(range(0, count, lanes)):
+        part = slice(first, first + lanes)
+        active = state[: len(symbols[part])]
+        frequency = frequencies[contexts[part], symbols[part]].astype(np.uint64)
+        start = starts[contexts[part], symbols[part]].astype(np.uint64)
+        full = active >= frequency << np.uint64(32 - PRECISION)
+        words.append((active[full] & np.uint64(0xFFFF)).astype("<u2"))
+        active[full] >>= np.uint64(WORD)
+        active[:] = ((active // frequency) << np.uint64(PRECISION)) + active % frequency + start
+    stream = np.concatenate(words[::-1]) if words else np.zeros(0, "<u2")
+    return state.astype("<u4"), stream
+
+
+def _decode(state: np.ndarray, words: np.ndarray, contexts: np.ndarray, histograms: Histograms) -> np.ndarray:
+    count, lanes, num_words = len(contexts), len(state), len(words)
+    lookup, starts = histograms.slots, histograms.starts.astype(np.uint64)
+    frequencies = histograms.frequencies.astype(np.uint64)
+    state, words = state.astype(np.uint64), words.astype(np.uint64)
     symbols, position = np.empty(count, np.int64), 0
     slot_mask = np.uint64((1 << PRECISION) - 1)
     for first in range(0, count, lanes):
@@ -171,7 +252,7 @@ def _unpack_levels(data: bytes, num_contexts: int, alphabet: int) -> np.ndarray:
     if len(raw) != size:
         raise CorruptStream(f"histograms of {len(raw)} bytes where {size} are expected")
     levels = np.frombuffer(raw, np.uint8).reshape(num_contexts, alphabet)
-    if int((levels > 0).sum(1).max()) > 1 << PRECISION:
+    if size and int((levels > 0).sum(1).max()) > 1 << PRECISION:
         raise CorruptStream("a histogram with too many symbols")
     return levels
 

@@ -149,3 +149,10 @@ def spread(values: Tensor) -> str:
     """The range of some numbers, to be printed."""
     low, high = float(values.min()), float(values.max())
     return f"{low:.4g}" if high - low < 1e-3 * abs(high) else f"{low:.4g} to {high:.4g}"
+
+
+def frustum_box(cameras: Cameras, near: float, far: float) -> Tensor:
+    """The box (2, 3) around what all cameras see between two depths."""
+    places, rays = cameras.camera_to_worlds[:, None, :, 3], corner_rays(cameras).float()
+    ends = torch.cat([places + depth * rays for depth in (near, far)]).reshape(-1, 3)
+    return torch.stack([ends.amin(0), ends.amax(0)])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from perception.geometry.poses import average_pose
 from perception.geometry.se3 import compose, invert
-from perception.studio.depth_range import corner_rays
+from perception.studio.depth_range import frustum_box
 from perception.studio.errors import SceneError
 from perception.studio.findings import counted
 from perception.studio.image_files import ImageFile, look_at_all
@@ -103,7 +103,7 @@ class LLFF(DataParser):
             image_filenames=[scene.folder.files[row] for row in rows],
             cameras=scene.cameras[torch.tensor(rows)],
             alpha_color=None if config.alpha_color is None else get_color(config.alpha_color),
-            scene_box=SceneBox(aabb=_frustum_box(scene.cameras, near, far)),
+            scene_box=SceneBox(aabb=frustum_box(scene.cameras, near, far)),
             metadata=metadata,
             dataparser_transform=scene.transform[:3].float(),
             dataparser_scale=scene.scale,
@@ -297,13 +297,6 @@ def _read_frame(path: Path) -> tuple[Tensor, float]:
         raise SceneError(f"{path} (--frame) must hold a 3 x 4 transform and a positive scale, as a run writes them")
     check_pose(transform, f"{path} (--frame)")
     return compose(transform[:, :3], transform[:, 3]), scale
-
-
-def _frustum_box(cameras: Cameras, near: float, far: float) -> Tensor:
-    """The box (2, 3) around what all cameras see between two depths."""
-    places, rays = cameras.camera_to_worlds[:, None, :, 3], corner_rays(cameras).float()
-    ends = torch.cat([places + depth * rays for depth in (near, far)]).reshape(-1, 3)
-    return torch.stack([ends.amin(0), ends.amax(0)])
 
 
 llff_spec = DataParserSpecification(

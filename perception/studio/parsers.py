@@ -22,6 +22,7 @@ from perception.studio.llff_dataparser import LLFFDataParserConfig
 from perception.studio.nerfstudio_dataparser import StatedNerfstudio
 from perception.studio.nsvf_dataparser import NSVFDataParserConfig
 from perception.studio.transforms import check_folder
+from perception.studio.video_dataparser import MultiviewVideoDataParserConfig
 
 STATED: dict[type[DataParserConfig], type[DataParser]] = {
     BlenderDataParserConfig: StatedBlender,
@@ -48,6 +49,7 @@ CONFIGS: dict[type[DataParserConfig], str] = {
     NSVFDataParserConfig: "nsvf-data",
     LLFFDataParserConfig: "llff-data",
     ColmapDataParserConfig: "colmap",
+    MultiviewVideoDataParserConfig: "multiview-video-data",
 }
 """Names of data parsers on the command line."""
 

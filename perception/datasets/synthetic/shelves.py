@@ -154,11 +154,11 @@ def cameras_of(params: Params) -> np.ndarray:
         column = column if row % 2 == 0 else columns - 1 - column
         share = np.array([(column + 0.5) / columns, rng.uniform(), (row + 0.5) / rows]) * 2 - 1
         place = (share + rng.uniform(-0.12, 0.12, 3)) * SPREAD
-        poses.append(_look(place, FOCUS + rng.uniform(-0.3, 0.3, 3), rng.uniform(-0.05, 0.05)))
+        poses.append(look(place, FOCUS + rng.uniform(-0.3, 0.3, 3), rng.uniform(-0.05, 0.05)))
     return np.stack(poses)
 
 
-def _look(place: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
+def look(place: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
     """Pose (4, 4) of a camera that looks at `target`, turned by `roll` radians about its axis."""
     back = (place - target) / np.linalg.norm(place - target)
     right = np.cross([0.0, 0.0, 1.0], back)

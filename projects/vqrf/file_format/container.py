@@ -1,18 +1,13 @@
-"""The `.vqrf` file: one compressed field, without pickle.
+"""The `.vqrf` file: one compressed field, without pickle, framed by :mod:`perception.engine.framed_file`.
 
-Layout: 8 bytes of signature, version (2 bytes), length of the header (4 bytes), the header (JSON, DEFLATE), the parts
-one after another, and the SHA-256 of all of it (32 bytes). Numbers are little-endian. The header describes the field
-and lists each part's coder and length.
+The header describes the field, beside the list of parts.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +18,7 @@ from torch import Tensor
 
 from perception.engine.atomic import replacing
 from perception.engine.errors import UserError
+from perception.engine.framed_file import Blob, FileKind
 from perception.radiance.entropy_coding import CorruptStream
 from projects.vqrf.compression import CompressedGrids
 from projects.vqrf.file_format.parts import PARTS, Context, decode_part, encode_part, raw_size
@@ -30,15 +26,15 @@ from projects.vqrf.quantization import Int8Tensor
 
 SIGNATURE = b"\x89VQRF\r\n\x1a"
 VERSION = 1
-PREFIX = struct.Struct("<8sHI")
-DIGEST_BYTES = 32
-MAX_HEADER = 1 << 20
 MAX_VOXELS = 1 << 30
 MAX_NUMBERS = 1 << 26  # of a codebook or network
 
 
 class VqrfFileError(UserError):
     """A file is not a readable `.vqrf` file."""
+
+
+KIND = FileKind(".vqrf", SIGNATURE, VERSION, VqrfFileError)
 
 
 @dataclass(frozen=True)
@@ -55,15 +51,12 @@ def pack(compressed: CompressedGrids) -> bytes:
     """The bytes of a file."""
     context = _context_of(compressed)
     values = _part_values(compressed)
-    listing, blobs = [], []
+    blobs = []
     for name in PARTS:
         coder, blob, _ = encode_part(name, values[name], context)
         context[name] = values[name]
-        listing.append([name, coder, len(blob)])
-        blobs.append(blob)
-    header = zlib.compress(json.dumps({**_describe(compressed), "parts": listing}).encode(), 9)
-    body = PREFIX.pack(SIGNATURE, VERSION, len(header)) + header + b"".join(blobs)
-    return body + hashlib.sha256(body).digest()
+        blobs.append(Blob(name, coder, blob))
+    return KIND.pack(_describe(compressed), blobs)
 
 
 def write(path: Path, compressed: CompressedGrids) -> int:
@@ -113,34 +106,10 @@ def coder_sizes(compressed: CompressedGrids) -> dict[str, dict[str, int]]:
 
 
 def _open(path: Path) -> tuple[dict[str, Any], list[tuple[str, str, bytes]]]:
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise VqrfFileError(f"cannot read {path}: {error.strerror}") from None
-    if data[: len(SIGNATURE)] != SIGNATURE:
-        raise VqrfFileError(f"{path} is not a .vqrf file")
-    if len(data) < PREFIX.size + DIGEST_BYTES:
-        raise VqrfFileError(f"{path} is cut short: it has {len(data)} bytes")
-    _, version, header_bytes = PREFIX.unpack_from(data)
-    if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
-        raise VqrfFileError(f"{path} is damaged or cut short: its checksum does not match")
-    if version > VERSION:
-        raise VqrfFileError(f"{path} has format version {version}; this program reads up to {VERSION}: update it")
-    body = data[PREFIX.size : -DIGEST_BYTES]
-    try:
-        inflater = zlib.decompressobj()
-        header = json.loads(inflater.decompress(body[:header_bytes], MAX_HEADER))
-        blobs, position = [], header_bytes
-        for name, coder, size in header["parts"]:
-            if size < 0 or position + size > len(body):
-                raise ValueError("a part reaches beyond the file")
-            blobs.append((name, coder, body[position : position + size]))
-            position += size
-        if [name for name, _, _ in blobs] != list(PARTS) or position != len(body):
-            raise ValueError("its parts are not those of this format")
-    except (zlib.error, ValueError, KeyError, TypeError) as error:
-        raise VqrfFileError(f"{path} is damaged: {error}") from None
-    return header, blobs
+    header, blobs, _ = KIND.read(path)
+    if [blob.name for blob in blobs] != list(PARTS):
+        raise VqrfFileError(f"{path} is damaged: its parts are not those of this format")
+    return header, [(blob.name, blob.coder, blob.data) for blob in blobs]
 
 
 # The field

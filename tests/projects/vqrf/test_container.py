@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from perception.engine import framed_file
 from perception.engine.errors import UserError
 from projects.vqrf.compression import field_of
 from projects.vqrf.file_format import container
@@ -136,14 +137,14 @@ def test_foreign_missing_and_newer_files_are_refused(small_file, tmp_path):
 def test_a_hostile_header_is_refused(small_file, tmp_path, old, new):
     """A file with a right checksum whose header lies."""
     data = small_file.read_bytes()
-    _, _, size = container.PREFIX.unpack_from(data)
-    header = zlib.decompress(data[container.PREFIX.size : container.PREFIX.size + size])
+    _, _, size = framed_file.PREFIX.unpack_from(data)
+    header = zlib.decompress(data[framed_file.PREFIX.size : framed_file.PREFIX.size + size])
     if old == b'"octree"' and old not in header:
         old = b'"deflate"' if b'"deflate"' in header else b'"lzma"'
     assert old in header
     changed = zlib.compress(header.replace(old, new, 1))
-    body = container.PREFIX.pack(container.SIGNATURE, 1, len(changed)) + changed
-    body += data[container.PREFIX.size + size : -32]
+    body = framed_file.PREFIX.pack(container.SIGNATURE, 1, len(changed)) + changed
+    body += data[framed_file.PREFIX.size + size : -32]
     path = tmp_path / "hostile.vqrf"
     path.write_bytes(body + hashlib.sha256(body).digest())
     with pytest.raises(UserError, match=r"hostile\.vqrf is damaged"):
