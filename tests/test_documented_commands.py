@@ -187,6 +187,7 @@ RUN_BY = {
     "spiral-path": "tests/studio/test_llff_images.py::test_the_spiral_is_a_path_that_can_be_rendered",
     "check-scene --data data/demo/shelves": "tests/studio/test_llff_images.py::test_check_scene_says_what_is_paired",
     "check-scene": "tests/studio/test_scene_checks.py::test_command",
+    "ns-train streamrf": "tests/projects/streamrf/test_training.py::test_a_run_leaves_its_stream",
     "ns-train": "tests/projects/vqrf/test_method.py::test_a_run_leaves_what_it_should",
     "ns-eval": "tests/studio/test_toy_method.py::test_ns_eval_measures_the_test_views",
     "ns-render dataset": "tests/studio/test_toy_method.py::test_ns_render_writes_what_the_model_shows",

@@ -1,0 +1,189 @@
+"""The method on a small video: what a run leaves, what a killed one loses, what its stream decodes to."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from perception.studio.errors import SceneError
+from projects.streamrf.container import StreamReader
+from projects.streamrf.delta import StreamError
+from projects.streamrf.field import grid_of, state_of
+from projects.streamrf.rendering import render_camera
+from tests.projects.streamrf.videos import FRAMES, make_trainer, small_config, train, write_video
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("streamrf")]
+STEPS = {"base": 20, "pilot.0": 40, "pilot": 4, "full": 4}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("video"))
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    return train(small_config(data, tmp_path_factory.mktemp("runs")))
+
+
+def stream_bytes(run):
+    folder = run / "stream"
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def checkpoints(run):
+    return run / "nerfstudio_models"
+
+
+def test_a_run_leaves_its_stream(finished):
+    reader = StreamReader(finished.base_dir / "stream")
+    assert reader.frames == FRAMES
+    assert finished.config.max_num_iterations == 20 + 40 + (FRAMES - 1) * 8
+    lines = [json.loads(line) for line in (finished.base_dir / "frames.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(FRAMES))
+    assert all(line["changed"] > 0 and line["bytes"] > 0 for line in lines[1:])
+
+
+def test_the_decoded_stream_is_the_live_model(finished):
+    model = finished.pipeline.model
+    decoded = StreamReader(finished.base_dir / "stream").decode(FRAMES - 1)
+    live = state_of(model.grid)
+    for name in ("active", "density", "sh"):
+        assert torch.equal(getattr(decoded, name), getattr(live, name)), name
+    camera = finished.pipeline.datamanager.eval_dataset.cameras[:1]
+    shown = model.get_outputs_for_camera(camera)
+    again = render_camera(grid_of(decoded), model.rendering, camera)
+    for name in ("rgb", "accumulation", "depth"):
+        torch.testing.assert_close(again[name], shown[name], atol=1e-5, rtol=1e-5)
+
+
+def test_optimisers_hold_the_fields_of_the_last_frame(finished):
+    model = finished.pipeline.model
+    for group, parameters in model.get_param_groups().items():
+        assert finished.optimizers.optimizers[group].param_groups[0]["params"][0] is parameters[0], group
+
+
+def killed_run(config, when):
+    """Train in a process that ends itself with SIGKILL when ``when`` says so."""
+    child = os.fork()
+    if child == 0:
+        try:
+            trainer = make_trainer(config)
+            when(trainer)
+            trainer.train()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), "the run was to be killed"
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_step(number):
+    def watch(trainer):
+        step = trainer.train_iteration
+
+        def train_iteration(present):
+            if present == number:
+                kill()
+            return step(present)
+
+        trainer.train_iteration = train_iteration
+
+    return watch
+
+
+def while_replacing(part):
+    """As a finished file is about to get its name, which holds ``part``."""
+
+    def watch(trainer):
+        replace = os.replace
+
+        def killing(source, target, **options):
+            if part in str(target):
+                kill()
+            return replace(source, target, **options)
+
+        os.replace = killing
+
+    return watch
+
+
+DEATHS = {
+    "base": at_step(13),
+    "first pilot": at_step(43),
+    "pilot": at_step(20 + 40 + 8 + 2),
+    "full step": at_step(20 + 40 + 8 + 6),
+    "while a file of the stream is written": while_replacing("stream/"),
+    "while a checkpoint is written": while_replacing(f"step-{20 + 40 + 8 - 1:09d}"),
+}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_killed_run_goes_on_to_the_same_bytes(finished, data, tmp_path, death):
+    config = small_config(data, tmp_path)
+    killed_run(config, DEATHS[death])
+    config = small_config(data, tmp_path)
+    config.timestamp = "later"
+    folder = checkpoints(config.output_dir / "run" / config.method_name / "now")
+    assert folder.is_dir(), "it lost more than what was in flight"
+    config.load_dir = folder
+    resumed = train(config)
+    assert stream_bytes(resumed.base_dir) == stream_bytes(finished.base_dir)
+    first, second = finished.pipeline.model.state_dict(), resumed.pipeline.model.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_delta_is_on_disk_before_the_next_frame_is_trained(data, tmp_path):
+    trainer = make_trainer(small_config(data, tmp_path))
+    shown = []
+    show = trainer.pipeline.datamanager.show_frame
+
+    def show_frame(number):
+        stream = trainer.base_dir / "stream"
+        shown.append((number, StreamReader(stream).frames if stream.is_dir() else 0))
+        show(number)
+
+    trainer.pipeline.datamanager.show_frame = show_frame
+    trainer.train()
+    assert shown == [(0, 0), (0, 1), (1, 1), (1, 1), (2, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("variant", [{"use_pilot": False}, {"band": True}, {"half": False}, {"sh_step": 2.0**-7}])
+def test_variants_run(data, tmp_path, variant):
+    trainer = train(small_config(data, tmp_path, frames=2, **variant))
+    decoded = StreamReader(trainer.base_dir / "stream").decode(1)
+    live = state_of(trainer.pipeline.model.grid)
+    assert torch.equal(decoded.sh, live.sh)
+    assert torch.equal(decoded.active, live.active)
+    if "sh_step" in variant:
+        assert torch.equal(decoded.sh, (decoded.sh / 2.0**-7).round() * 2.0**-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"frames": 9}, "the video has 3"),
+        ({"pilot_factor": 0.5}, "pilot-factor must be at least 1"),
+        ({"checkpoint_every": 0}, "checkpoint-every must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_said_first(data, tmp_path, options, sentence):
+    with pytest.raises(SceneError, match=sentence):
+        make_trainer(small_config(data, tmp_path, **options))
+
+
+def test_a_damaged_delta_is_one_sentence(finished, tmp_path):
+    import shutil
+
+    stream = tmp_path / "stream"
+    shutil.copytree(finished.base_dir / "stream", stream)
+    last = max((path for path in stream.iterdir()), key=lambda path: path.name)
+    last.write_bytes(last.read_bytes()[:-7])
+    with pytest.raises(StreamError):
+        StreamReader(stream).decode(FRAMES - 1)
