@@ -26,6 +26,7 @@ from perception.studio.evaluation import measure_split
 from projects.activenerf.acquisition import information_gain
 from projects.activenerf.config import activenerf, activenerf_tiny
 
+RAYS = 128  # of the steps that are timed
 CHOICES = ("uncertainty", "random", "farthest-point")
 
 
@@ -63,26 +64,25 @@ def main() -> None:
 
 def time_parts() -> None:
     """Print processor seconds, which a busy machine changes less than the clock."""
-    print("| method | rays | training step, s | scoring as many rays, s |\n|---|---|---|---|")
+    print(f"| method | step on {RAYS} rays, s | scoring as many, s |\n|---|---|---|")
     for method, repeats in ((activenerf_tiny, 5), (activenerf, 1)):
         config = method.config.pipeline
-        rays = config.datamanager.train_num_rays_per_batch
         box = SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3]))
         model = config.model.setup(scene_box=box, num_train_data=0, metadata={}, device="cpu", grad_scaler=None)
         for network in (model.field_coarse, model.field_fine):
             torch.nn.init.constant_(network.alpha_linear.bias, 0.3)
         adam = torch.optim.Adam(model.get_param_groups()["fields"])
-        directions = torch.nn.functional.normalize(torch.randn(rays, 3) * 0.1 - torch.tensor([0.0, 0.0, 1.0]), dim=-1)
+        directions = torch.nn.functional.normalize(torch.randn(RAYS, 3) * 0.1 - torch.tensor([0.0, 0.0, 1.0]), dim=-1)
         bundle = RayBundle(
-            origins=torch.tensor([0.0, 0.0, 4.0]).expand(rays, 3),
+            origins=torch.tensor([0.0, 0.0, 4.0]).expand(RAYS, 3),
             directions=directions,
-            pixel_area=torch.ones(rays, 1),
-            metadata={"directions_norm": torch.ones(rays, 1)},
+            pixel_area=torch.ones(RAYS, 1),
+            metadata={"directions_norm": torch.ones(RAYS, 1)},
         )
         random, seconds = torch.Generator().manual_seed(0), []
         for _ in range(repeats):
             begun = time.process_time()
-            losses = model.losses(model.render(bundle, random), torch.rand(rays, 3))
+            losses = model.losses(model.render(bundle, random), torch.rand(RAYS, 3))
             adam.zero_grad()
             torch.stack([*losses.values()]).sum().backward()
             adam.step()
@@ -92,7 +92,7 @@ def time_parts() -> None:
                 information_gain(fine.weights, fine.beta2)
             seconds.append((stepped - begun, time.process_time() - stepped))
         step, score = (statistics.median(part) for part in zip(*seconds))
-        print(f"| {method.config.method_name} | {rays} | {step:.3f} | {score:.3f} |", flush=True)
+        print(f"| {method.config.method_name} | {step:.3f} | {score:.3f} |", flush=True)
 
 
 def one_run(scene: Path, out: Path, choice: str, seed: int) -> list[dict[str, float]]:

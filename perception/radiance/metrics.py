@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,7 +34,7 @@ def sparsification_error(uncertainty: Tensor, squared_error: Tensor, steps: int 
         steps: into which the share that is left out is divided.
 
     Returns:
-        Not a number where there is no error.
+        Not a number where there is no error, or no pixel.
 
     Source: Ilg et al., Uncertainty Estimates and Multi-Hypotheses Networks for Optical Flow, ECCV 2018.
 
@@ -42,6 +44,8 @@ def sparsification_error(uncertainty: Tensor, squared_error: Tensor, steps: int 
         0.0
     """
     error = squared_error.reshape(-1).double()
+    if not len(error):
+        return math.nan
     kept = len(error) - (torch.arange(steps, dtype=torch.float64) / steps * len(error)).long().to(error.device)
 
     def curve(order_by: Tensor) -> Tensor:
@@ -55,8 +59,10 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
     """Spearman's rank correlation of two sets of N numbers, of any shape; equal ones share their ranks.
 
     Returns:
-        Not a number where one of the sets is constant.
+        Not a number where one of the sets is constant or empty.
     """
+    if not first.numel():
+        return math.nan
     from scipy.stats import rankdata  # a second to import, and training does not need it
 
     ranks = torch.stack(

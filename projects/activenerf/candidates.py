@@ -19,11 +19,12 @@ from projects.activenerf.finished_run import FinishedRun
 from projects.activenerf.scoring import ViewScore
 
 FOCAL = {"fl_x", "fl_y", "camera_angle_x", "camera_angle_y", "x_fov", "y_fov"}
-INSIDE = 0.5  # opacity between a camera and the near plane with which it counts as standing in something
+INSIDE = 0.5  # opacity right before a camera with which it counts as standing in something
+BEFORE = 0.05  # of near, which is that far; what else is before the near plane may be fog that no image contradicts
 MIN_OPACITY = 0.01  # mean of a picture that shows the scene at all
 SAME_PLACE = 0.01  # of the training cameras' extent
 SAME_AXIS = 0.9998  # cosine of a degree
-STEPS = 64  # in which the way to the near plane is looked at
+STEPS = 8  # in which it is looked at
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def rejections(candidates: Candidates, scores: Sequence[ViewScore], run: Finishe
                 f"{near:.3g} to {far:.3g}"
             )
         elif inside is not None and float(inside[number]) > INSIDE:
-            found[number] = f"something stands between it and the near plane (opacity {float(inside[number]):.2f})"
+            found[number] = f"it stands in something (opacity {float(inside[number]):.2f} right before it)"
         elif scores[number].opacity < MIN_OPACITY:
             found[number] = f"it shows nothing of the scene (mean opacity {scores[number].opacity:.3f})"
         elif same is not None:
@@ -120,20 +121,21 @@ def rejections(candidates: Candidates, scores: Sequence[ViewScore], run: Finishe
 
 @torch.no_grad()
 def opacity_before(run: FinishedRun, cameras: Cameras) -> Tensor:
-    """Opacity (M,) of the scene between the places of cameras and their near plane, along the viewing axis.
+    """Opacity (M,) of the scene right before cameras, along the viewing axis.
 
     Only what most training views see counts: elsewhere nothing has taught the network that space is empty.
     """
     places, axes = _axes(cameras)
     near, far = run.model.depth_range.tolist()
-    ways = torch.linspace(0, near, STEPS)
+    reach = BEFORE * near
+    ways = torch.linspace(0, reach, STEPS)
     points = places[:, None] + axes[:, None] * ways[:, None]  # (M, STEPS, 3)
     taken, taken_axes = _axes(run.cameras[torch.tensor(run.active)])
     depths = ((points[:, :, None] - taken) * taken_axes).sum(-1)  # (M, STEPS, views)
     known = ((depths > near) & (depths < far)).float().mean(-1) > 0.5
     points = points.to(run.model.device)
     raw = run.model.field_fine(points, axes[:, None].expand_as(points).to(points))
-    return 1 - torch.exp(-(raw[..., 3].relu().cpu() * known).mean(-1) * near)
+    return 1 - torch.exp(-(raw[..., 3].relu().cpu() * known).mean(-1) * reach)
 
 
 def _ahead(cameras: Cameras, run: FinishedRun) -> Tensor | None:

@@ -219,24 +219,22 @@ class ActiveNerfModel(RadianceModel):
             noise_std=config.raw_noise_std,
             random=random,
         )
-        return (
-            pair if bool(seen.all()) else RenderedPair(*(_hidden(part, seen, self.shown_background()) for part in pair))
-        )
+        if bool(seen.all()):
+            return pair
+        return RenderedPair(*(_hidden(part, seen, self.shown_background()) for part in pair))
 
     def _bounds(
         self, ray_bundle: RayBundle, rays_o: Tensor, rays_d: Tensor, viewdirs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Where rays (N) begin and end, as parameters, and which see anything."""
-        ends = [torch.zeros_like(rays_o[:, 0]), torch.ones_like(rays_o[:, 0])]
-        seen = torch.ones_like(ends[0], dtype=torch.bool)
-        if self.config.use_ndc:
-            seen = rays_d[:, 2] < 0
-        else:
-            ends = [end + bound for end, bound in zip((ends[0], ends[0]), self.depth_range)]
+        ndc = self.config.use_ndc
+        seen = rays_d[:, 2] < 0 if ndc else torch.ones_like(rays_d[:, 2], dtype=torch.bool)
+        scene = self.depth_range.new_tensor([0, 1]) if ndc else self.depth_range
+        ends = [bound.expand(len(rays_o)) for bound in scene]
         if ray_bundle.nears is None or ray_bundle.fars is None:
             return ends[0], ends[1], seen
         own = [distance[:, 0].float() for distance in (ray_bundle.nears, ray_bundle.fars)]
-        if self.config.use_ndc:
+        if ndc:
             own = [self.coordinates.parameter(rays_o, viewdirs, distance) for distance in own]
         else:
             own = [distance / rays_d.norm(dim=-1) for distance in own]
@@ -284,16 +282,19 @@ class ActiveNerfModel(RadianceModel):
         return activenerf_losses(pair.coarse, pair.fine, target, w_reg=config.w_reg, fallback=config.uncert_fallback)
 
     def get_image_metrics_and_images(self, outputs: dict, batch: dict) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Besides image quality: ``ause`` and ``spearman``, of the variance and the squared error of pixels;
-        ``uncert``, the mean variance. The picture ``uncert`` shows the standard deviation beside the error, both from 0
-        to 1."""
+        """Besides image quality: ``ause`` and ``spearman``, of the variance and the squared error of pixels
+        that no mask excludes, and their mean variance ``uncert``. The picture ``uncert`` shows the standard deviation
+        beside the error, both from 0 to 1."""
         metrics, images = super().get_image_metrics_and_images(outputs, batch)
         error = (outputs["rgb"] - self.target(batch)).square().mean(-1)
         variance = outputs["uncert"][..., 0]
+        both = torch.cat([outputs["uncert_std"], error.sqrt()[..., None]], 1).clamp(0, 1)
+        if "mask" in batch:
+            seen = batch["mask"][..., 0].bool().to(error.device)
+            error, variance = error[seen], variance[seen]
         metrics["ause"] = sparsification_error(variance, error)
         metrics["spearman"] = rank_correlation(variance, error)
         metrics["uncert"] = float(variance.mean())
-        both = torch.cat([outputs["uncert_std"], error.sqrt()[..., None]], 1).clamp(0, 1)
         return metrics, {**images, "uncert": colormaps.apply_colormap(both)}
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from projects.activenerf.model import ActiveNerfModel
 
 NOISE = 1 << 23  # where the numbers of samples' and densities' noise begin, beyond those of epochs
+LLFF = "llff"  # what the metadata of such a scene have
+LLFF_NEAR = 0.9  # of the smallest bound, where such a scene is not seen in normalised device coordinates
 RECORD = "active_views.json"
 """The file in a run's folder that says which views it has acquired."""
 
@@ -92,7 +94,10 @@ class ActiveStage(Stage["ActiveNerfModel", TrainingSettings]):
     def _see_scene(self, run: TrainingRun[ActiveNerfModel]) -> None:
         model, manager = run.model, _manager(run)
         model.background.copy_(manager.background)
-        model.depth_range.copy_(torch.tensor(manager.depth_range[:2]))
+        near, far = manager.depth_range[:2]
+        if LLFF in manager.train_dataparser_outputs.metadata and model.config.near is None:
+            near *= LLFF_NEAR
+        model.depth_range.copy_(torch.tensor([near, far]))
         if model.config.use_ndc:
             first = manager.train_dataset.cameras[0]
             focal, size = float(first.fx), (int(first.width), int(first.height))

@@ -83,6 +83,8 @@ def test_sparsification_error_by_hand():
     assert sparsification_error(first**3, second, steps=10) == pytest.approx(expected)
     assert sparsification_error(-second, second) > sparsification_error(first, second) > 0
     assert np.isnan(sparsification_error(first, torch.zeros(2, 5)))
+    nothing = torch.zeros(0)
+    assert np.isnan([sparsification_error(nothing, nothing), rank_correlation(nothing, nothing)]).all()
 
 
 def test_rank_correlation():

@@ -119,7 +119,7 @@ def test_a_camera_that_stands_inside_is_left_out(finished, scene, write):
         with pytest.raises(UserError, match="none of the 1 candidates would make a useful picture"):
             run(["next", "--load-config", str(finished.base_dir / "config.yml"), "--candidates", str(path)])
         advice = advise(finished.base_dir / "config.yml", path, 1, None, "cpu")
-        assert advice.rejected == {0: "something stands between it and the near plane (opacity 1.00)"}
+        assert advice.rejected == {0: "it stands in something (opacity 0.99 right before it)"}
     finally:
         checkpoint.write_bytes(original)
 
@@ -152,7 +152,7 @@ def test_maps(finished, scene, write, tmp_path):
     for number, entry in enumerate(listed["views"]):
         found = np.load(out / f"{entry['file']}.npz")
         expected = finished.pipeline.model.eval().get_outputs_for_camera(views[number : number + 1])["uncert"]
-        np.testing.assert_allclose(found["uncert"], expected[..., 0], atol=1e-6)
+        np.testing.assert_allclose(found["uncert"], expected[..., 0], rtol=1e-3, atol=1e-6)
         assert found["seen_by"].max() <= 3
         with Image.open(out / f"{entry['file']}.png") as picture:
             assert picture.size == (480, 400)
