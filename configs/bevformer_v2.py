@@ -12,6 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
 from torch.optim import AdamW
 
 from perception.engine.epochs import ExactEpochResumeHook
+from perception.inference.rigs.kind import Rigs
 from projects.bevformer_v2.detector import BEVFormerV2
 from projects.bevformer_v2.head import BEVFormerHead
 from projects.bevformer_v2.losses import BEVCriterion
@@ -96,3 +97,4 @@ default_hooks.pop("visualization")  # pictures of 2D boxes
 default_hooks.checkpoint.update(by_epoch=True, interval=1)
 log_processor.by_epoch = True
 auto_scale_lr = dict(enable=False, base_batch_size=16)
+folder_kind = dict(type=Rigs)

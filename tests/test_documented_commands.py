@@ -69,6 +69,16 @@ RUN_BY = {
     "python tools/test.py configs/bevformer_v2.py": (
         "tests/projects/bevformer_v2/test_training.py::test_tools_train_and_test_the_demo"
     ),
+    "python benchmarks/driving_baseline.py": ("tests/evaluation/test_nuscenes.py::test_the_same_boxes_for_every_frame"),
+    "python tools/train.py configs/demo/bevformer_v2.py": (
+        "tests/projects/bevformer_v2/test_training.py::test_tools_train_and_test_the_demo"
+    ),
+    "python tools/infer.py configs/demo/bevformer_v2.py": (
+        "tests/projects/bevformer_v2/test_training.py::test_tools_train_and_test_the_demo"
+    ),
+    "python tools/infer.py configs/bevformer_v2.py": (
+        "tests/projects/bevformer_v2/test_training.py::test_tools_train_and_test_the_demo"
+    ),
     "python tools/convert_checkpoint.py bevformer_v2": "tests/projects/bevformer_v2/test_converter.py::test_tool",
     "python tools/convert_checkpoint.py nerf_4k": (
         "tests/projects/nerf_4k/test_converter.py::test_encoder_there_and_back"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,10 +112,26 @@ def result_rows(token: str, found: Detections) -> list[dict]:
     return rows[:MOST_BOXES]
 
 
-def write_results(path: str | Path, results: Mapping[str, Sequence[dict]]) -> None:
-    """A file of results in the benchmark's format, from :func:`result_rows` by token; whole or not there."""
+Rows = Sequence[dict]
+
+
+def write_results(
+    path: str | Path, results: Mapping[str, Rows] | Iterable[tuple[str, Rows]], frame: str = "global"
+) -> None:
+    """A file of results in the benchmark's format; whole or not there.
+
+    Args:
+        path: where to.
+        results: rows of :func:`result_rows` by token, a mapping or pairs, which are written one by one.
+        frame: of the boxes; the benchmark takes global ones alone.
+    """
     used = dict(use_camera=True, use_lidar=False, use_radar=False, use_map=False, use_external=False)
     # `meta` also says what the format leaves unsaid: there is one frame, and one point of a box that is its place.
-    meta = used | {"frame": "global", "translation": "centre of the whole box"}
+    meta = used | {"frame": frame, "translation": "centre of the whole box"}
+    pairs = results.items() if isinstance(results, Mapping) else results
     with replacing(path) as file:
-        file.write(json.dumps({"meta": meta, "results": dict(results)}, allow_nan=False).encode())
+        file.write(b'{"meta": ' + json.dumps(meta).encode() + b', "results": {')
+        for number, (token, rows) in enumerate(pairs):
+            comma = ", " if number else ""
+            file.write(f"{comma}{json.dumps(token)}: {json.dumps(list(rows), allow_nan=False)}".encode())
+        file.write(b"}}")

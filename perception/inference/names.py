@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 
@@ -40,3 +41,8 @@ def distinct_names(names: Iterable[str]) -> list[str]:
             unique = f"{name}-{number}"
         result[unique] = None
     return list(result)
+
+
+def natural_order(name: str) -> list[tuple[int, int | str]]:
+    """A key for sorting: ``2`` before ``10``."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from perception.engine.errors import UserError
 from perception.inference.attempts import Attempts
 from perception.inference.batching import prefetch
 from perception.inference.loops import Earlier, Outcome, PooledLoop, Work, WriteQueue
@@ -60,6 +61,8 @@ class Ordered(PooledLoop):
             if not isinstance(sample, Refused):
                 try:
                     prepared = work.predictor.prepare(source, sample)
+                except UserError as error:
+                    prepared = Refused(str(error))
                 except Exception as error:  # pipelines fail in their own ways; the user gets the reason
                     prepared = Refused(f"the test pipeline fails on it: {type(error).__name__}: {error}")
             yield source, sample, prepared

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,6 +30,19 @@ for _part in (BEVFormerHead, BEVCriterion, NuscenesDD3D, PerspectiveCriterion):
     MODELS.register_module(module=_part)
 
 Samples = Sequence[BaseDataElement]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the images of one frame show.
+
+    Attributes:
+        maps: V maps (1, N, C, H_v, W_v).
+        image_shape: height and width of the images with their padding.
+    """
+
+    maps: list[Tensor]
+    image_shape: tuple[int, int]
 
 
 @MODELS.register_module()
@@ -127,6 +141,40 @@ class BEVFormerV2(BaseModel):
         for sample, found in zip(samples, self.pts_bbox_head.detect(output, **self.test_cfg)):
             sample.set_data(dict(pred_instances=_instances(found)))
         return samples
+
+    @property
+    def num_cams(self) -> int:
+        """How many cameras it has learned vectors for."""
+        return len(self.pts_bbox_head.transformer.cams_embeds)
+
+    @torch.no_grad()
+    def look(self, batch: dict) -> Seen:
+        """What one frame shows, for :meth:`detect`; see :mod:`perception.inference.rigs.model`."""
+        data = self.data_preprocessor(batch)
+        images, samples = data["inputs"]["img"], data["data_samples"]
+        return Seen(self._extract(images, samples, [0]), tuple(images[0].shape[-2:]))
+
+    @torch.no_grad()
+    def detect(self, seen: Mapping[int, tuple[Seen, BaseDataElement]]) -> InstanceData:
+        """Objects of the frame with the offset 0, as `predict` finds them; every frame's images were looked at once."""
+        device = seen[0][0].maps[0].device
+        views: list[Tensor | None] = [
+            self._encode_seen(*seen[offset]) if offset != 0 and offset in seen else None for offset in self.frames
+        ]
+        present = torch.tensor([[offset in seen for offset in self.frames]], device=device)
+        now, sample = seen[0]
+        two_stage = self.pts_bbox_head.proposal_queries is not None
+        output = self.pts_bbox_head(
+            self._bev_levels(now.maps),
+            _rig_seen(now, sample),
+            views,
+            present,
+            proposals=self._propose(now.maps, [sample]) if two_stage else None,
+        )
+        return _instances(self.pts_bbox_head.detect(output, **self.test_cfg)[0])
+
+    def _encode_seen(self, shown: Seen, sample: BaseDataElement) -> Tensor:
+        return self.pts_bbox_head.encode(self._bev_levels(shown.maps), _rig_seen(shown, sample))
 
     def _run(self, images: list[Tensor], samples: Samples) -> tuple[HeadOutput, list[Tensor]]:
         """The head's output, and the maps (B, N, C, H_v, W_v) of the current frame."""
@@ -239,6 +287,10 @@ def _rig(images: list[Tensor], samples: Samples, offsets: Sequence[int]) -> Rig:
         (height, width),
         torch.tensor([s.pad_shape for s in samples], device=device),
     )
+
+
+def _rig_seen(shown: Seen, sample: BaseDataElement) -> Rig:
+    return Rig(torch.as_tensor(np.asarray(sample.lidar2img), device=shown.maps[0].device), shown.image_shape)
 
 
 def _bev_warp(samples: Samples, device: torch.device) -> Tensor | None:

@@ -2,7 +2,10 @@
 
 import json
 import math
+import re
+import runpy
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -164,3 +167,13 @@ def test_what_does_not_fit_is_said(driving_folder, tmp_path):
     shutil.copytree(driving_folder / "v1.0-mini", tmp_path / "bare/v1.0-mini")
     with pytest.raises(UserError, match="not complete"):
         score(tmp_path / "bare", meta, samples)
+
+
+def test_the_same_boxes_for_every_frame(driving_folder, monkeypatch, capsys):
+    """The baseline that a trained model is compared with: on its own frames it finds what stands still."""
+    arguments = [str(driving_folder), "--train", "infos_mini_val.msgpack", "--val", "infos_mini_val.msgpack"]
+    monkeypatch.setattr(sys, "argv", ["driving_baseline.py", *arguments])
+    runpy.run_path(str(REPOSITORY / "benchmarks" / "driving_baseline.py"), run_name="__main__")
+    printed = re.search(r"mAP (\d\.\d+)  NDS (\d\.\d+)", capsys.readouterr().out)
+    assert 0 < float(printed[1]) < 1
+    assert float(printed[2]) < 1

@@ -17,17 +17,16 @@ from perception.datasets.checks.files import look_at_headers, look_for_files
 from perception.datasets.checks.report import Section, some
 from perception.datasets.images import read_image
 from perception.datasets.palette import default_palette
-from perception.datasets.pictures_3d import draw_wire_frames, view_from_above
 from perception.engine.atomic import replacing
-from perception.geometry import cameras, se3
 
-from .infos import CAMERAS, CLASSES, Frame, box_array, decode_frame, read_infos
+from .infos import CAMERAS, CLASSES, Camera, Frame, box_array, decode_frame, read_infos
+from .sheets import View, draw_sheet
 
 FASTEST = 70.0  # m/s that a road vehicle may drive
 FURTHEST = (
     5.0  # metres from the LiDAR at which a vehicle may have a camera, more than it moves between the two included
 )
-_SHEET_FRAMES, _VIEW_WIDTH = 4, 400
+_SHEET_FRAMES = 4
 
 
 class ExaminedRigs(Examined):
@@ -132,35 +131,14 @@ def _sheet_row(root: Path, frame: Frame, names: Sequence[str]) -> np.ndarray:
     boxes = torch.from_numpy(box_array(frame.objects)[kept].reshape(-1, 9))
     palette = default_palette(len(CLASSES))
     colours = [palette[labels[frame.objects.names[k]]] for k in kept]
-    rows = [[_view(root, frame, name, boxes, colours) for name in row] for row in _as_seen(frame, names)]
-    height, columns = max(view.shape[0] for row in rows for view in row), max(map(len, rows))
-    sheet = np.full((2 * height, columns * _VIEW_WIDTH, 3), 255, np.uint8)
-    for number, row in enumerate(rows):
-        for column, view in enumerate(row):
-            top, left = number * height, column * _VIEW_WIDTH
-            sheet[top : top + len(view), left : left + _VIEW_WIDTH] = view
     points = np.zeros((0, 3))
     scan = root / frame.lidar_path
     if scan.is_file() and scan.stat().st_size % 20 == 0:  # rows of x, y, z, intensity, ring
         points = np.fromfile(scan, "<f4").reshape(-1, 5)[:, :3]
-    above = view_from_above(points, boxes, colours, size=sheet.shape[0], forward="y")
-    return np.concatenate([sheet, above], 1)
+    views = [_view(root, frame.cameras[name]) for name in names]
+    return draw_sheet(views, boxes, colours, points)
 
 
-def _as_seen(frame: Frame, names: Sequence[str]) -> list[list[str]]:
-    """The cameras that look ahead and those that look back, each from left to right."""
-    axes = {name: np.array(frame.cameras[name].lidar_from_camera)[:2, 2] for name in names}  # x right, y forward
-    rows = ([name for name in names if axes[name][1] >= 0], [name for name in names if axes[name][1] < 0])
-    return [sorted(row, key=lambda name: axes[name][0]) for row in rows]
-
-
-def _view(
-    root: Path, frame: Frame, name: str, boxes: torch.Tensor, colours: Sequence[tuple[int, int, int]]
-) -> np.ndarray:
-    camera = frame.cameras[name]
-    pose = se3.invert(torch.tensor(camera.lidar_from_camera, dtype=torch.float64))
-    scale = _VIEW_WIDTH / camera.width
-    image = Image.fromarray(read_image(root / camera.path))
-    image = image.resize((_VIEW_WIDTH, round(camera.height * scale)), Image.Resampling.LANCZOS)
-    intrinsics = cameras.crop_and_resize(torch.tensor(camera.intrinsics, dtype=torch.float64), (0, 0), (scale, scale))
-    return draw_wire_frames(np.asarray(image), boxes, cameras.image_matrix(intrinsics, pose), colours)
+def _view(root: Path, camera: Camera) -> View:
+    pixels = read_image(root / camera.path)
+    return View(pixels, np.array(camera.intrinsics), np.array(camera.lidar_from_camera))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -100,11 +100,24 @@ def frames_of(nusc: NuScenes, split: str, on_progress: Callable[[int, int], None
     return frames
 
 
+def frames_without_annotations(nusc: NuScenes, scenes: Collection[str]) -> list[Frame]:
+    """All key frames of scenes, without their objects: what inference needs. Files need not be there.
+
+    Args:
+        nusc: the tables.
+        scenes: names.
+
+    Raises:
+        UserError: a sample has no LIDAR_TOP, in whose frame boxes are.
+    """
+    names = {scene["token"]: scene["name"] for scene in nusc.scene if scene["name"] in scenes}
+    samples = [sample for sample in nusc.sample if sample["scene_token"] in names]
+    return [_frame(nusc, sample, names[sample["scene_token"]], annotated=False) for sample in samples]
+
+
 def _check_files(nusc: NuScenes, samples: list[dict]) -> None:
     missing = []
     for sample in samples:
-        if "LIDAR_TOP" not in sample["data"]:
-            raise UserError(f"sample {sample['token']} of {nusc.dataroot} has no LIDAR_TOP: boxes are in its frame")
         for channel, token in sample["data"].items():
             path = Path(nusc.get_sample_data_path(token))
             if channel.startswith(("CAM", "LIDAR_TOP")) and not path.is_file():
@@ -114,15 +127,17 @@ def _check_files(nusc: NuScenes, samples: list[dict]) -> None:
         raise UserError(f"{missing[0]}{more} named by the tables of {nusc.version} cannot be found")
 
 
-def _frame(nusc: NuScenes, sample: dict, scene: str) -> Frame:
+def _frame(nusc: NuScenes, sample: dict, scene: str, annotated: bool = True) -> Frame:
+    if "LIDAR_TOP" not in sample["data"]:
+        raise UserError(f"sample {sample['token']} of {nusc.dataroot} has no LIDAR_TOP: boxes are in its frame")
     lidar = nusc.get("sample_data", sample["data"]["LIDAR_TOP"])
     ego_from_lidar = pose_of_row(nusc.get("calibrated_sensor", lidar["calibrated_sensor_token"]))
     global_from_ego = pose_of_row(nusc.get("ego_pose", lidar["ego_pose_token"]))
     lidar_from_global = se3.invert(global_from_ego @ ego_from_lidar)
-    annotations = [nusc.get("sample_annotation", token) for token in sample["anns"]]
+    annotations = [nusc.get("sample_annotation", token) for token in sample["anns"]] if annotated else []
     velocities = {row["token"]: nusc.box_velocity(row["token"]) for row in annotations}
     cameras = {
-        channel: _camera(nusc, token, lidar_from_global, velocities)
+        channel: _camera(nusc, token, lidar_from_global, velocities, annotated)
         for channel, token in sample["data"].items()
         if channel.startswith("CAM")
     }
@@ -161,12 +176,16 @@ def _objects(
     )
 
 
-def _camera(nusc: NuScenes, token: str, lidar_from_global: Tensor, velocities: dict[str, np.ndarray]) -> Camera:
+def _camera(
+    nusc: NuScenes, token: str, lidar_from_global: Tensor, velocities: dict[str, np.ndarray], annotated: bool
+) -> Camera:
     data = nusc.get("sample_data", token)
     calibration = nusc.get("calibrated_sensor", data["calibrated_sensor_token"])
     global_from_ego = pose_of_row(nusc.get("ego_pose", data["ego_pose_token"]))
-    _, seen, intrinsics = nusc.get_sample_data(token)
-    objects = [_perspective(nusc, box, intrinsics, data, velocities) for box in seen]
+    objects: list[PerspectiveObject | None] = []
+    if annotated:
+        _, seen, intrinsics = nusc.get_sample_data(token)
+        objects = [_perspective(nusc, box, intrinsics, data, velocities) for box in seen]
     return Camera(
         path=data["filename"],
         token=token,

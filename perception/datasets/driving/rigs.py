@@ -139,14 +139,20 @@ class NuScenesRigs(ExaminedRigs, BaseDataset):
 
 
 def neighbour_motion(frame: Frame, current: Frame) -> Tensor:
-    """Pose (4, 4) from a neighbour's LiDAR frame to the current one's, through the vehicle's poses; float64.
-
-    The LiDAR's place on the vehicle is the current one's for both, as in BEVFormer: within a scene it does not change.
-    """
+    """Pose (4, 4) from a neighbour's LiDAR frame to the current one's, see :func:`motion_between`; float64."""
     if frame is current:
         return torch.eye(4, dtype=torch.float64)
-    ego_from_lidar, now, then = (
-        torch.tensor(pose, dtype=torch.float64)
-        for pose in (current.ego_from_lidar, current.global_from_ego, frame.global_from_ego)
-    )
+    poses = (frame.global_from_ego, current.global_from_ego, current.ego_from_lidar)
+    return motion_between(*(torch.tensor(pose, dtype=torch.float64) for pose in poses))
+
+
+def motion_between(then: Tensor, now: Tensor, ego_from_lidar: Tensor) -> Tensor:
+    """Pose (4, 4) from the LiDAR's frame of one time to that of another, through the vehicle's poses.
+
+    The LiDAR's place on the vehicle is the current one's for both, as in BEVFormer: within a scene it does not change.
+
+    Args:
+        then, now: the vehicle's poses (4, 4) in a fixed frame.
+        ego_from_lidar: (4, 4) of now.
+    """
     return se3.invert(ego_from_lidar) @ se3.invert(now) @ then @ ego_from_lidar

@@ -13,6 +13,7 @@ import numpy as np
 
 from perception.datasets.tracklets.kitti_files import read_calibration
 from perception.engine.errors import UserError
+from perception.inference.names import natural_order
 from perception.inference.scan import Scan, Source
 
 Pose = tuple[float, ...]
@@ -55,12 +56,7 @@ def arrange(found: Scan, folder: Path) -> None:
 
 def _place(source: Source) -> tuple:
     head, _, name = source.name.rpartition("/")
-    return _natural(head), head, _natural(name), name
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """For sorting: ``2`` before ``10``."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
+    return natural_order(head), head, natural_order(name), name
 
 
 def _sequence(sources: Sequence[Source], parent: Path, root: Path, found: Scan) -> list[Source]:
