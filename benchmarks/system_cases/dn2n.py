@@ -16,6 +16,9 @@ def core(large: bool) -> Core:
         renderer = Renderer(ResUNet(), IBRNet(32, 64), IBRNet(32, 128))
     else:
         renderer = Renderer(ResUNet(4, 4, (8, 8, 8), (1, 1, 1)), IBRNet(4, 8), None)
+    for network in (renderer.net_coarse, renderer.net_fine):
+        if network is not None:  # dense from the start, or no gradient passes
+            torch.nn.init.ones_(network.out_geometry_fc[2].bias)
     intrinsics = torch.tensor([[1.2 * width, 0, width / 2], [0, 1.2 * width, height / 2], [0, 0, 1]])
     poses = torch.eye(4).repeat(views + 1, 1, 1)
     poses[:, :2, 3] = 0.3 * torch.randn(views + 1, 2)

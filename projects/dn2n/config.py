@@ -76,7 +76,7 @@ dn2n_clean = _method(
 
 dn2n_tiny = _method(
     "dn2n-tiny",
-    "DN2N for a CPU and images of some 70 pixels: about four minutes",
+    "DN2N for a CPU and images of some 70 pixels: about seven minutes",
     DN2NModelConfig(
         network=NetworkSettings(
             features=16, widths=(16, 32, 64), blocks=(2, 2, 2), coarse_samples=16, fine_samples=16, min_seen=4
