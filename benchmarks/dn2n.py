@@ -64,15 +64,21 @@ def main() -> None:
         gathering = median_time(lambda: gather(*inputs), args.rounds)
         found = gather(*inputs)
         aggregating = median_time(lambda: renderer.net_fine(*found), args.rounds)
-    print(f"features of {args.views} views of {WIDTH} x {HEIGHT}: {features:.2f} s")
-    print(f"{args.rays} rays, 64 + 128 samples: {rendering:.2f} s, {args.rays / rendering:.0f} rays/s")
-    print(f"of which at 128 samples: gathering (grid_sample) {gathering:.2f} s, aggregation {aggregating:.2f} s")
-    print(f"peak memory, rendering: {peak():.0f} MiB, {before:.0f} MiB of it before")
+    print(f"features of {args.views} views of {WIDTH} x {HEIGHT}: {features:.2f} s", flush=True)
+    print(f"{args.rays} rays, 64 + 128 samples: {rendering:.2f} s, {args.rays / rendering:.0f} rays/s", flush=True)
+    print(
+        f"of which at 128 samples: gathering (grid_sample) {gathering:.2f} s, aggregation {aggregating:.2f} s",
+        flush=True,
+    )
+    print(f"peak memory, rendering: {peak():.0f} MiB, {before:.0f} MiB of it before", flush=True)
 
     def step() -> None:
         renderer(rays, renderer.sources(images, cameras[1:])).best.rgb.mean().backward()
 
-    print(f"a training step, features and both networks: {median_time(step, 1):.2f} s, peak memory {peak():.0f} MiB")
+    print(
+        f"a training step, features and both networks: {median_time(step, 1):.2f} s, peak memory {peak():.0f} MiB",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
