@@ -197,6 +197,9 @@ RUN_BY = {
     "spiral-path": "tests/studio/test_llff_images.py::test_the_spiral_is_a_path_that_can_be_rendered",
     "check-scene --data data/demo/shelves": "tests/studio/test_llff_images.py::test_check_scene_says_what_is_paired",
     "check-scene": "tests/studio/test_scene_checks.py::test_command",
+    "python tools/make_demo_data.py juggling": (
+        "tests/projects/streamrf/test_built_in_video.py::test_it_is_made_and_read"
+    ),
     "ns-train streamrf": "tests/projects/streamrf/test_training.py::test_a_run_leaves_its_stream",
     "ns-train": "tests/projects/vqrf/test_method.py::test_a_run_leaves_what_it_should",
     "ns-eval": "tests/studio/test_toy_method.py::test_ns_eval_measures_the_test_views",

@@ -236,7 +236,8 @@ def _merge(common: Tensor, changed: Tensor, new: Tensor, is_common: Tensor, adde
 
 
 def _stepped(values: Tensor, step: float) -> Tensor:
-    return (values / step).round() * step if step else values
+    # A sum with 0 has no negative zeros, which would take a bit of their own.
+    return (values / step).round() * step + 0.0 if step else values
 
 
 def _half(values: Tensor) -> Tensor:

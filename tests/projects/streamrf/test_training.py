@@ -1,7 +1,7 @@
 """The method on a small video: what a run leaves, what a killed one loses, what its stream decodes to."""
 
 import json
-import os
+import shutil
 import signal
 
 import pytest
@@ -12,10 +12,10 @@ from projects.streamrf.container import StreamReader
 from projects.streamrf.delta import StreamError
 from projects.streamrf.field import grid_of, state_of
 from projects.streamrf.rendering import render_camera
+from tests.projects.streamrf.deaths import BASE, FIELD, FILES, FIRST_PILOT, STEPS, die
 from tests.projects.streamrf.videos import FRAMES, make_trainer, small_config, train, write_video
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("streamrf")]
-STEPS = {"base": 20, "pilot.0": 40, "pilot": 4, "full": 4}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def checkpoints(run):
 def test_a_run_leaves_its_stream(finished):
     reader = StreamReader(finished.base_dir / "stream")
     assert reader.frames == FRAMES
-    assert finished.config.max_num_iterations == 20 + 40 + (FRAMES - 1) * 8
+    assert finished.config.max_num_iterations == BASE + FIRST_PILOT + (FRAMES - 1) * 2 * FIELD
     lines = [json.loads(line) for line in (finished.base_dir / "frames.jsonl").read_text().splitlines()]
     assert [line["frame"] for line in lines] == list(range(FRAMES))
     assert all(line["changed"] > 0 and line["bytes"] > 0 for line in lines[1:])
@@ -65,68 +65,9 @@ def test_optimisers_hold_the_fields_of_the_last_frame(finished):
         assert finished.optimizers.optimizers[group].param_groups[0]["params"][0] is parameters[0], group
 
 
-def killed_run(config, when):
-    """Train in a process that ends itself with SIGKILL when ``when`` says so."""
-    child = os.fork()
-    if child == 0:
-        try:
-            trainer = make_trainer(config)
-            when(trainer)
-            trainer.train()
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), "the run was to be killed"
-
-
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def at_step(number):
-    def watch(trainer):
-        step = trainer.train_iteration
-
-        def train_iteration(present):
-            if present == number:
-                kill()
-            return step(present)
-
-        trainer.train_iteration = train_iteration
-
-    return watch
-
-
-def while_replacing(part):
-    """As a finished file is about to get its name, which holds ``part``."""
-
-    def watch(trainer):
-        replace = os.replace
-
-        def killing(source, target, **options):
-            if part in str(target):
-                kill()
-            return replace(source, target, **options)
-
-        os.replace = killing
-
-    return watch
-
-
-DEATHS = {
-    "base": at_step(13),
-    "first pilot": at_step(43),
-    "pilot": at_step(20 + 40 + 8 + 2),
-    "full step": at_step(20 + 40 + 8 + 6),
-    "while a file of the stream is written": while_replacing("stream/"),
-    "while a checkpoint is written": while_replacing(f"step-{20 + 40 + 8 - 1:09d}"),
-}
-
-
-@pytest.mark.parametrize("death", DEATHS)
+@pytest.mark.parametrize("death", [*STEPS, *FILES])
 def test_a_killed_run_goes_on_to_the_same_bytes(finished, data, tmp_path, death):
-    config = small_config(data, tmp_path)
-    killed_run(config, DEATHS[death])
+    assert die(data, tmp_path, death) == -signal.SIGKILL
     config = small_config(data, tmp_path)
     config.timestamp = "later"
     folder = checkpoints(config.output_dir / "run" / config.method_name / "now")
@@ -179,8 +120,6 @@ def test_what_cannot_be_is_said_first(data, tmp_path, options, sentence):
 
 
 def test_a_damaged_delta_is_one_sentence(finished, tmp_path):
-    import shutil
-
     stream = tmp_path / "stream"
     shutil.copytree(finished.base_dir / "stream", stream)
     last = max((path for path in stream.iterdir()), key=lambda path: path.name)
