@@ -262,6 +262,34 @@ def test_legacy_rays(scene, tmp_path):
     torch.testing.assert_close(chunk.directions[5 * SIDE + 7], rays.directions[0])
 
 
+@torch.no_grad()
+def test_rays_end_where_a_crop_does(finished):
+    model = finished.pipeline.model.eval()
+    (rays,) = list(camera_rays(model, finished.pipeline.datamanager.train_dataset.cameras[:1], 4))
+    everything = model.get_outputs(rays)
+    ends = torch.tensor([[1.0, 9.0], [7.0, 9.0], [2.5, 3.5]]).repeat(len(rays), 1)[: len(rays)]
+    rays.nears, rays.fars = ends[:, :1], ends[:, 1:]
+    cropped = model.get_outputs(rays)
+    torch.testing.assert_close(cropped["rgb"][::3], everything["rgb"][::3])
+    assert bool((cropped["rgb"][1::3] == model.background).all())  # beyond the scene's far end
+    for name in ("accumulation", "uncert"):
+        assert float(cropped[name][1::3].abs().max()) == 0
+    assert not torch.allclose(cropped["rgb"][2::3], everything["rgb"][2::3])
+
+
+def test_forward_facing_scenes_in_world_coordinates(forward_facing, tmp_path):
+    """Near is 0.9 of the smallest bound, as in the released code."""
+    config = small_config(forward_facing, tmp_path, activenerf_llff)
+    config.pipeline.datamanager.dataparser.eval_interval = 4
+    config.pipeline.datamanager.dataparser.downscale_factor = 2
+    config.pipeline.model.use_ndc, config.max_num_iterations = False, 1
+    trainer = train(config)
+    bounds = trainer.pipeline.datamanager.depth_range
+    near, far = trainer.pipeline.model.depth_range.tolist()
+    assert near == pytest.approx(0.9 * bounds.near, rel=1e-6)
+    assert far == pytest.approx(bounds.far, rel=1e-6)
+
+
 @pytest.mark.parametrize("size", [(15, 21), (16, 20)])
 def test_subsampling_takes_rays_of_the_full_grid(finished, scene, size):
     """Also of odd sizes: the released code counted too few of their rays."""
