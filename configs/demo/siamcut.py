@@ -1,4 +1,4 @@
-"""SiamCUT shrunk to the built-in streets: learns all four categories on two CPU cores in about four minutes."""
+"""SiamCUT shrunk to the built-in streets, all four categories: four to six minutes on a CPU, too few to track well."""
 
 from mmengine.config import read_base
 
