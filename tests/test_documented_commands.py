@@ -85,6 +85,11 @@ RUN_BY = {
     ),
     "python tools/convert_checkpoint.py unifygeo": "tests/projects/unifygeo/test_converter.py::test_tool",
     "python tools/make_demo_data.py driving": "tests/datasets/test_driving.py::test_command_writes_it",
+    "python tools/make_demo_data.py glossy": "tests/datasets/test_glossy.py::test_command_writes_it",
+    "python tools/convert_checkpoint.py rise_sdf": "tests/projects/rise_sdf/test_converter.py::test_tool",
+    "rise-sdf relight": "tests/projects/rise_sdf/test_method.py::test_command_relights",
+    "rise-sdf mesh": "tests/projects/rise_sdf/test_method.py::test_command_writes_a_mesh",
+    "rise-sdf light": "tests/projects/rise_sdf/test_method.py::test_command_writes_the_light",
     "python tools/make_demo_data.py radiance": "tests/datasets/test_synthetic_radiance.py::test_command_writes_it",
     "python tools/make_demo_data.py harbours": (
         "tests/tools/test_split_dota.py::test_aerial_pictures_are_made_as_the_page_says"

@@ -26,7 +26,7 @@ LAYERS = {
     "perception.engine": {"matplotlib"},
     "perception.inference": {"open3d", "rasterio", "pyvips", "faiss"},
     "perception.studio": {"nerfstudio", "rich", "tyro", "yaml", "mpl_toolkits"},
-    "projects": {"einops", "diffusers", "transformers"},
+    "projects": {"einops", "diffusers", "transformers", "skimage", "trimesh"},
     "perception.commands": {"argcomplete"},
 }
 # Standard library only, and of use everywhere: errors for the user, and files that are whole or not there.

@@ -104,6 +104,11 @@ class ImageStore(ABC):
 
     # From an index to a place
 
+    def numbers(self, positions: Tensor) -> Tensor:
+        """Indices (N,) of pixels by camera, row and column (N, 3)."""
+        image, row, column = positions.unbind(-1)
+        return self.first[image] + row * self.width[image] + column
+
     def positions(self, pixels: Tensor) -> Tensor:
         """Camera, row and column (N, 3) of pixel indices (N,)."""
         image = torch.bucketize(pixels, self.first, right=True) - 1
@@ -161,6 +166,11 @@ class FileStore(ImageStore):
             return values
         alpha = values[:, 3:]
         return values[:, :3] * alpha + background * (1 - alpha)
+
+    def coverage(self, pixels: Tensor) -> Tensor | None:
+        """Share (N,) of pixels (N,) that the object covers, from the alpha channel; ``None`` without one."""
+        values = self._values(pixels)
+        return values[:, 3].float() / 255 if values.shape[1] == 4 else None
 
     @abstractmethod
     def _values(self, pixels: Tensor) -> Tensor:

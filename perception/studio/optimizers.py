@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate settings of voxel grids in nerfstudio's form, and what a change of stage does to them."""
+"""Optimiser and learning-rate settings of fields in nerfstudio's form, and what a change of stage does to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nerfstudio.engine.optimizers import OptimizerConfig, Optimizers
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
 from torch.nn import Parameter
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from perception.radiance.optim import MaskedAdam, MaskedRMSprop
@@ -59,6 +59,66 @@ class PerStepDecay(Scheduler):
     def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LambdaLR:
         """The schedule of an optimiser whose groups hold their initial rate."""
         return LambdaLR(optimizer, TenthEvery(self.config.decay_steps))
+
+
+@dataclass
+class AdamWithBetasConfig(OptimizerConfig):
+    """Adam as torch has it, with all of its numbers."""
+
+    _target: type = Adam
+    lr: float = 0.005
+    """Learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the running mean and square of the gradient."""
+    eps: float = 1e-12
+    """Added to the root of the running square."""
+
+
+@dataclass
+class WarmupExponentialConfig(SchedulerConfig):
+    """The learning rate rises straight from a share of itself, then falls exponentially to another at the last step."""
+
+    _target: type = field(default_factory=lambda: WarmupExponential)
+    warmup_steps: int = 500
+    """Steps of the rise."""
+    warmup_start: float = 0.01
+    """Share of the rate at the first step."""
+    max_steps: int = 80_000
+    """The last step."""
+    final: float = 0.1
+    """Share of the rate at the last step."""
+
+
+class WarmupExponential(Scheduler):
+    """See :class:`WarmupExponentialConfig`."""
+
+    config: WarmupExponentialConfig
+
+    def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LambdaLR:
+        """The schedule of an optimiser whose groups hold their initial rate."""
+        c = self.config
+        return LambdaLR(optimizer, RiseAndFall(c.warmup_steps, c.warmup_start, c.max_steps, c.final))
+
+
+@dataclass
+class RiseAndFall:
+    """See :class:`WarmupExponentialConfig`; an object and not a function, so that a checkpoint can hold it.
+
+    Example:
+        >>> rate = RiseAndFall(10, 0.01, 110, 0.1)
+        >>> [round(rate(step), 3) for step in (0, 10, 60, 110)]
+        [0.01, 1.0, 0.316, 0.1]
+    """
+
+    warmup_steps: int
+    start: float
+    max_steps: int
+    final: float
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return self.start + (1 - self.start) * step / self.warmup_steps
+        return self.final ** ((step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps))
 
 
 class TenthEvery:

@@ -21,6 +21,7 @@ from perception.studio.instant_ngp_dataparser import StatedInstantNGP
 from perception.studio.llff_dataparser import LLFFDataParserConfig
 from perception.studio.nerfstudio_dataparser import StatedNerfstudio
 from perception.studio.nsvf_dataparser import NSVFDataParserConfig
+from perception.studio.tensoir_dataparser import TensoIRDataParserConfig
 from perception.studio.transforms import check_folder
 from perception.studio.video_dataparser import MultiviewVideoDataParserConfig
 
@@ -36,6 +37,7 @@ LAYOUTS = {
     "blender-data": ("transforms_train.json",),
     "nerfstudio-data": ("transforms.json",),
     "nsvf-data": ("intrinsics.txt", "pose", "rgb"),
+    "tensoir-data": ("train_000/metadata.json",),
     "llff-data": ("poses_bounds.npy",),  # released scenes hold a COLMAP model as well
     "colmap": ("colmap",),
     "colmap --colmap-path sparse/0": ("sparse/0",),
@@ -48,6 +50,7 @@ CONFIGS: dict[type[DataParserConfig], str] = {
     InstantNGPDataParserConfig: "instant-ngp-data",
     NSVFDataParserConfig: "nsvf-data",
     LLFFDataParserConfig: "llff-data",
+    TensoIRDataParserConfig: "tensoir-data",
     ColmapDataParserConfig: "colmap",
     MultiviewVideoDataParserConfig: "multiview-video-data",
 }

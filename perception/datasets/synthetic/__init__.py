@@ -33,6 +33,7 @@ FAMILIES: dict[str, str] = {
     "radiance": "solids seen from all around: RGBA views, exact depth and normals, in Blender and other layouts",
     "scenes": "small scenes, some to train on, some unseen: solids in Blender layout, shelves in LLFF layout",
     "juggling": "things that move before a wall: a multi-view video of fixed cameras, as folders of frames or videos",
+    "glossy": "glossy and matt solids under three lights, with exact materials and normals, in the layout of TensoIR",
     "shelves": "shelves behind thin bars, seen from in front: views at two exact resolutions in LLFF layout",
 }
 """Name of each family (its module in this package) and what it holds, in one line."""

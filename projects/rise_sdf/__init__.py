@@ -1,0 +1,1 @@
+"""RISE-SDF: relightable inverse rendering of glossy objects (3DV 2025)."""

@@ -1,0 +1,30 @@
+"""Quality of materials, normals and relit pictures: what one picture leaves open is taken from the truth first."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perception.radiance.metrics import psnr
+
+LEAST = 1e-6
+
+
+def median_scale(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """Factor (C,) by which each channel of a picture (H, W, C) becomes most like the truth: the median of their ratio
+    over a mask (H, W). Between albedo and light it cannot be determined."""
+    ratio = truth[mask] / prediction[mask].clamp(min=LEAST)
+    return ratio.median(0).values if len(ratio) else prediction.new_ones(prediction.shape[-1])
+
+
+def scaled_psnr(prediction: Tensor, truth: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """PSNR of a whole picture after :func:`median_scale`, cut at [0, 1]; and the factors."""
+    scale = median_scale(prediction, truth, mask)
+    return psnr((prediction * scale).clamp(0, 1), truth), scale
+
+
+def normal_error(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """Mean angle in degrees between normals (H, W, 3) of any length over a mask (H, W); NaN where it is empty."""
+    cosine = (F.normalize(prediction[mask], dim=-1) * F.normalize(truth[mask], dim=-1)).sum(-1)
+    return torch.rad2deg(cosine.clamp(-1 + 1e-8, 1 - 1e-8).acos()).mean()
