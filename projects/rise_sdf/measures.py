@@ -19,9 +19,13 @@ def median_scale(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
 
 
 def scaled_psnr(prediction: Tensor, truth: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """PSNR of a whole picture after :func:`median_scale`, cut at [0, 1]; and the factors."""
+    """PSNR of a whole picture after :func:`median_scale` within the mask, cut at [0, 1]; and the factors.
+
+    The background is no part of the object: scaled, a white one would be wrong wherever the object is not.
+    """
     scale = median_scale(prediction, truth, mask)
-    return psnr((prediction * scale).clamp(0, 1), truth), scale
+    scaled = torch.where(mask[..., None], prediction * scale, prediction)
+    return psnr(scaled.clamp(0, 1), truth), scale
 
 
 def normal_error(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
