@@ -10,8 +10,6 @@ import io
 import pickle
 import re
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 
 from perception.engine.errors import UserError
+from perception.engine.plain_pickle import RefusedPickleError, read_pickled_array
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.released import released_field, voxel_kwargs
 from projects.vqrf.compression import CompressedGrids
@@ -162,19 +161,13 @@ def _array(path: Path) -> np.ndarray:
 
 def _object(path: Path) -> Any:
     """The object that an `.npz` file holds as a pickled array without dimensions."""
-    stream = io.BytesIO(_member(path))
+    data = _member(path)
     try:
-        version = np.lib.format.read_magic(stream)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, _, dtype = readers[version](stream)
-        if shape != () or not dtype.hasobject:
-            raise ValueError(f"an array {shape} of {dtype}")
-        content = _Unpickler(stream).load()
-    except ReleasedFileError as error:
+        return read_pickled_array(data)
+    except RefusedPickleError as error:
         raise ReleasedFileError(f"{path} {error}") from None
     except (ValueError, KeyError, EOFError, pickle.UnpicklingError, AttributeError, TypeError, RuntimeError) as error:
         raise ReleasedFileError(f"{path} does not hold one object: {_first_line(error)}") from None
-    return content.item() if isinstance(content, np.ndarray) else content
 
 
 def _member(path: Path) -> bytes:
@@ -196,32 +189,6 @@ def _numpy_globals() -> list[Any]:
     numpy_dtypes = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "?")]
     old_names = [(reconstruct, "numpy.core.multiarray._reconstruct"), (scalar, "numpy.core.multiarray.scalar")]
     return [reconstruct, scalar, np.ndarray, np.dtype, *numpy_dtypes, *old_names]
-
-
-def _storage_on_cpu(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Rebuilds tensors on the CPU, arrays and plain containers, and refuses every other global."""
-
-    def find_class(self, module: str, name: str) -> Callable:
-        allowed = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-            ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-            ("torch.storage", "_load_from_bytes"): _storage_on_cpu,
-            ("torch", "Size"): torch.Size,
-            ("torch", "device"): torch.device,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-        }
-        for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            allowed[(package, "_reconstruct")] = np.empty(0).__reduce__()[0]
-            allowed[(package, "scalar")] = np.float32(0).__reduce__()[0]
-        if (module, name) not in allowed:
-            raise ReleasedFileError(f"holds {module}.{name}, which is neither a tensor nor an array: it is not read")
-        return allowed[(module, name)]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,66 @@
+"""Pickles of arrays, tensors and plain containers, read without running anything else that they name."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from perception.engine.errors import UserError
+
+
+class RefusedPickleError(UserError):
+    """A pickle names something else than arrays, tensors and plain containers."""
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Rebuilds tensors on the CPU, arrays and plain containers, and refuses every other global."""
+
+    def find_class(self, module: str, name: str) -> Callable:
+        """What the pickle names.
+
+        Raises:
+            RefusedPickleError: it is something else.
+        """
+        allowed = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+            ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+            ("torch.storage", "_load_from_bytes"): _storage_on_cpu,
+            ("torch", "Size"): torch.Size,
+            ("torch", "device"): torch.device,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+        for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            allowed[(package, "_reconstruct")] = np.empty(0).__reduce__()[0]
+            allowed[(package, "scalar")] = np.float32(0).__reduce__()[0]
+        if (module, name) not in allowed:
+            raise RefusedPickleError(f"holds {module}.{name}, which is neither a tensor nor an array: it is not read")
+        return allowed[(module, name)]
+
+
+def read_pickled_array(data: bytes) -> Any:
+    """The object that the bytes of an `.npy` file hold as a pickled array without dimensions.
+
+    Raises:
+        RefusedPickleError: it holds something else than arrays, tensors and plain containers.
+        ValueError, EOFError, pickle.UnpicklingError and others: the bytes are no such file.
+    """
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, _, dtype = readers[version](stream)
+    if shape != () or not dtype.hasobject:
+        raise ValueError(f"an array {shape} of {dtype}")
+    content = PlainUnpickler(stream).load()
+    return content.item() if isinstance(content, np.ndarray) else content
+
+
+def _storage_on_cpu(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
