@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.engine.errors import UserError
-from projects.dn2n.editors import EditorSettings
+from projects.dn2n.editor_settings import EditorSettings
 from projects.dn2n.perturbation import seeded
 
 MULTIPLE = 8  # of pixels on each side, which the autoencoder wants

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -15,30 +13,9 @@ from kornia.filters import bilateral_blur, sobel
 from torch import Tensor
 
 from perception.engine.errors import UserError
-from projects.dn2n.perturbation import PerturbationSettings, perturb_views, seeded
-
-
-@dataclass
-class EditorSettings:
-    """Settings of editors; each uses those that its documentation names."""
-
-    name: str = "classical"
-    """classical, identity or ip2p."""
-    strength: float = 1.0
-    """Of the classical editor, in [0, 1]."""
-    jitter: float = 0.0
-    """Share of the perturbation model that is added to each view of an edit by itself; 0 makes classical edits
-    consistent."""
-    weights: Path | None = None
-    """Folder of the local diffusers weights of ip2p."""
-    steps: int = 20
-    """Denoising steps of ip2p."""
-    guidance_scale: float = 7.5
-    """Of ip2p, by the text."""
-    image_guidance_scale: float = 1.5
-    """Of ip2p, by the image."""
-    perturbation: PerturbationSettings = field(default_factory=PerturbationSettings)
-    """The perturbation model of the jitter."""
+from projects.dn2n.diffusion import InstructPix2Pix
+from projects.dn2n.editor_settings import EditorSettings
+from projects.dn2n.perturbation import perturb_views, seeded
 
 
 class ImageEditor(Protocol):
@@ -194,15 +171,9 @@ def make_editor(settings: EditorSettings) -> ImageEditor:
     return EDITORS[settings.name](settings)
 
 
-def _ip2p(settings: EditorSettings) -> ImageEditor:
-    from projects.dn2n.diffusion import InstructPix2Pix
-
-    return InstructPix2Pix(settings)
-
-
 EDITORS: dict[str, Callable[[EditorSettings], ImageEditor]] = {
     "classical": ClassicalEditor,
     "identity": IdentityEditor,
-    "ip2p": _ip2p,
+    "ip2p": InstructPix2Pix,
 }
 """By name; a further editor is one more entry."""
