@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.radiance.cubemap import Up, latlong_to_cube, sample_cube, sample_mips, texel_directions
-from perception.radiance.prefilter import Area, CubeFilter, diffuse_kernel, specular_kernel
+from perception.radiance.prefilter import Area, CubeFilter, diffuse_kernel, rounded_specular, specular_kernel
 
 SMALLEST = 16  # faces of the roughest level
 LEAST_ROUGHNESS, MIDDLE_ROUGHNESS = 0.08, 0.5
+# Where single precision changes the published weights by more than 1e-4, and all of them fit into memory.
+SHARP, MOST_ROUNDED = 0.25, 128
 
 
 class LightMaps(NamedTuple):
@@ -60,7 +62,8 @@ class EnvironmentLight(nn.Module):
     Args:
         resolution: texels per side of a face, a power of two and at least 64.
         area: solid angles of texels; ``"released"`` are the published filter's, with which a constant light of 1 gives
-            a diffuse one of 1.05 to 1.12, as published weights expect.
+            a diffuse one of 1.05 to 1.12, as published weights expect. With it, faces of at most 128 texels also have
+            the published rounding of sharp lobes.
         exact_pooling: derive the levels' averages as they are; the published derivative looks the coarser level's
             gradient up smoothly instead.
 
@@ -121,8 +124,11 @@ class EnvironmentLight(nn.Module):
 
 @lru_cache(24)
 def _filter(size: int, roughness: float | None, area: Area, device: str) -> CubeFilter:
-    kernel, bound = diffuse_kernel() if roughness is None else specular_kernel(roughness)
-    return CubeFilter(size, kernel, bound, area=area, normalise=roughness is not None, device=device)
+    if roughness is None:
+        return CubeFilter(size, *diffuse_kernel(), area=area, normalise=False, device=device)
+    rounds = area == "released" and roughness < SHARP and size <= MOST_ROUNDED
+    pairs = rounded_specular(roughness) if rounds else None
+    return CubeFilter(size, *specular_kernel(roughness), area=area, normalise=True, device=device, pairs=pairs)
 
 
 def _pool(texels: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 The weights are ``kernel(<V, L>) * area(L)``, and the kernel is the same for every pair of texels that a rotation of the
 cube maps onto another. So only the rows of a quarter of one face are kept, and the 24 rotations that bring it
 everywhere act on the light: memory is a 24th, and one product serves all of them. The kernel is symmetric, so that the
-adjoint needs no second matrix.
+adjoint needs no second matrix. Only where the published weights must be met to their last digits are all rows kept.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ COLUMNS = 24  # of the light's turned copies that are multiplied at once
 
 Area = Literal["released", "exact"]
 Kernel = Callable[[Tensor], Tensor]
+Pairs = Callable[[Tensor, Tensor], Tensor]
+"""Weights (R, C), without areas, of the texels in directions (C, 3) for those in directions (R, 3)."""
 
 
 def texel_areas(size: int, kind: Area = "released") -> Tensor:
@@ -79,6 +81,37 @@ def specular_kernel(roughness: float) -> tuple[Kernel, float]:
     return kernel, bound
 
 
+def rounded_specular(roughness: float) -> Pairs:
+    """:func:`specular_kernel` with the digits of the published filter, in single precision and its order of operations.
+
+    The density of a sharp lobe is a difference of numbers close to 1, so that rounding changes its weights by some
+    thousandths, and not in the same way for pairs that a rotation maps onto each other.
+    """
+    bound = torch.tensor(lobe_bound(roughness), dtype=torch.float32)
+    alpha = torch.tensor(roughness, dtype=torch.float32) ** 2
+    squared = alpha * alpha
+
+    def pairs(own: Tensor, others: Tensor) -> Tensor:
+        own = own[:, None]
+        cosine = _rounded_dot(own, others)
+        towards = _rounded_dot(own, _rounded_unit(others + own)).clamp(0, 1)
+        narrow = (towards * squared - towards) * towards + 1
+        density = squared / (narrow * narrow * math.pi)
+        return torch.where(cosine >= bound, cosine * density / 4, 0)
+
+    return pairs
+
+
+def _rounded_dot(a: Tensor, b: Tensor) -> Tensor:
+    products = a * b
+    return products[..., 0] + products[..., 1] + products[..., 2]
+
+
+def _rounded_unit(vectors: Tensor) -> Tensor:
+    # torch's own root of single numbers can be off by the last digit.
+    return vectors / _rounded_dot(vectors, vectors).double().sqrt().float()[..., None]
+
+
 def diffuse_kernel() -> tuple[Kernel, float]:
     """Kernel of a matt surface."""
     return lambda cosine: cosine.clamp(0, DIFFUSE_LIMIT) / 3.141592, 0.0
@@ -93,6 +126,8 @@ class CubeFilter:
         area: of texels.
         normalise: divide by the sum of the weights.
         device: on which it works.
+        pairs: weights that depend on more than the cosine, in place of the kernel's; all of them are kept, as a sparse
+            matrix.
     """
 
     def __init__(
@@ -104,17 +139,29 @@ class CubeFilter:
         area: Area,
         normalise: bool,
         device: torch.device | str = "cpu",
+        pairs: Pairs | None = None,
     ):
         self.size = size
-        self.turns = _turns(size).to(device)  # (24, 6 N N)
-        self.rows = _quarter(size).to(device)  # (N N / 4,)
-        self.weights = _weights(size, kernel, bound).to(device)
+        self.all = None
+        if pairs is None:
+            self.turns = _turns(size).to(device)  # (24, 6 N N)
+            self.rows = _quarter(size).to(device)  # (N N / 4,)
+            directions = texel_directions(size, dtype=torch.float64).view(-1, 3)  # sharp lobes cancel digits
+            weights = _weights(size, lambda own, others: kernel(own @ others.T), bound, _quarter(size), directions)
+            self.weights = weights.to(device)
+        else:
+            everywhere = torch.arange(6 * size * size)
+            directions = _rounded_unit(texel_points(size).float().view(-1, 3))
+            weights = _weights(size, pairs, bound, everywhere, directions)
+            self.all = tuple(matrix.to(device) for matrix in (weights, weights.to_sparse_coo().T.to_sparse_csr()))
         self.area = texel_areas(size, area).float().to(device).expand(6, size, size).reshape(-1, 1).contiguous()
         total = self.multiply(self.area)
         self.scale = 1 / total if normalise else torch.ones_like(total)
 
-    def multiply(self, texels: Tensor) -> Tensor:
-        """The kernel's symmetric matrix times (6 N N, C)."""
+    def multiply(self, texels: Tensor, transposed: bool = False) -> Tensor:
+        """The matrix of the weights, or its transpose, times (6 N N, C)."""
+        if self.all is not None:
+            return self.all[transposed] @ texels
         result, channels = torch.empty_like(texels), texels.shape[1]
         for turns in self.turns.split(max(1, COLUMNS // channels) if self.size >= 128 else len(self.turns)):
             turned = texels[turns.T].reshape(len(texels), -1)  # (6 N N, T C)
@@ -137,7 +184,7 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         flat = grad.reshape(-1, grad.shape[3])
-        return (ctx.filter.multiply(flat * ctx.filter.scale) * ctx.filter.area).view_as(grad), None
+        return (ctx.filter.multiply(flat * ctx.filter.scale, transposed=True) * ctx.filter.area).view_as(grad), None
 
 
 @lru_cache(16)
@@ -162,12 +209,10 @@ def _quarter(size: int) -> Tensor:
     return torch.arange(size * size).view(size, size)[: size // 2, : size // 2].reshape(-1)
 
 
-def _weights(size: int, kernel: Kernel, bound: float) -> Tensor:
-    """The rows (N N / 4, 6 N N) of the kernel's matrix that belong to a quarter of a face; sparse where most are 0."""
-    directions = texel_directions(size, dtype=torch.float64).view(6 * size * size, 3)  # sharp lobes cancel digits
-    rows = _quarter(size)
+def _weights(size: int, pairs: Pairs, bound: float, rows: Tensor, directions: Tensor) -> Tensor:
+    """Rows (R, 6 N N) of the weights' matrix; sparse where most are 0."""
     if size <= 2 * TILE:
-        full = kernel(directions[rows] @ directions.T).float()
+        full = pairs(directions[rows], directions).float()
         return full if float((full != 0).float().mean()) > DENSE else full.to_sparse_csr()
     # Only blocks that are near enough are compared.
     blocks = torch.arange(6 * size * size).view(6, size // TILE, TILE, size // TILE, TILE)
@@ -184,7 +229,7 @@ def _weights(size: int, kernel: Kernel, bound: float) -> Tensor:
             raise ValueError(f"faces of {size} texels have no quarter of whole blocks of {TILE}")
         angle = (centres @ centres[own]).clamp(-1, 1).acos()
         near = blocks[angle <= math.acos(bound) + reach + reach[own] + 1e-3].reshape(-1)
-        values = kernel(directions[block] @ directions[near].T)
+        values = pairs(directions[block], directions[near])
         row, column = values.nonzero(as_tuple=True)
         parts.append((quarter[block][row] - 1, near[column], values[row, column].float()))
     row, column, value = (torch.cat(part) for part in zip(*parts))
