@@ -194,7 +194,7 @@ class VoxelMarch:
         occupied = (self.volume > sigma_thresh).cpu().numpy()
         away = torch.from_numpy(distance_transform_cdt(~occupied, metric="chessboard")) if occupied.any() else None
         reach = torch.zeros(volume.shape) if away is None else away.float()
-        self.skip = ((reach - 2).clamp(min=0) / step).floor().long().to(self.volume.device).view(-1)
+        self.skip = ((reach - 2).clamp(min=0) / step).floor().to(self.volume.device).view(-1)
         strides = [volume.shape[1] * volume.shape[2], volume.shape[2], 1]
         self.strides = torch.tensor(strides, device=self.volume.device)
         corners = torch.tensor([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], device=self.volume.device)
@@ -237,33 +237,39 @@ class VoxelMarch:
         direction = along / distance[:, None]
         length = (direction * (2 * self.radius / self.size)).norm(dim=-1)  # world units of a voxel's length
         start = torch.maximum(self._entry(origin, direction), self.near / length)
-        number = ((distance - start) / self.step).floor().long()  # of the last sample
-        optical = torch.zeros_like(distance)
-        factor = self.step * length
-        origin = origin.expand_as(grid)
+        number = ((distance - start) / self.step).floor()  # of the last sample
         ray = (number >= 0).nonzero()[:, 0]
+        first = (origin + start[:, None] * direction)[ray].T.contiguous()  # (3, M)
+        stride = (direction[ray] * self.step).T.contiguous()
+        number, factor = number[ray], self.step * length[ray]
+        optical, absorbed = torch.zeros_like(distance), torch.zeros_like(number)
         while len(ray):
-            t = start[ray] + number[ray].to(start) * self.step
-            position = origin[ray] + t[:, None] * direction[ray]
-            position = position.clamp(min=0).minimum(self.size - 1)
-            cell = position.floor().minimum(self.size - 2)
-            index = (cell.long() * self.strides).sum(1)
-            skip = self.skip[index]
+            position = torch.addcmul(first, stride, number).clamp_(min=0)
+            position = torch.minimum(position, self.size[:, None] - 1, out=position)
+            cell = torch.minimum(position.floor(), self.size[:, None] - 2)
+            index = (cell.long() * self.strides[:, None]).sum(0)
+            skip = self.skip.take(index)
             dense = (skip == 0).nonzero()[:, 0]
-            if len(dense):
-                sigma = self._sample(index[dense], (position - cell)[dense])
-                here = ray[dense]
-                optical[here] += torch.where(sigma > self.sigma_thresh, sigma * factor[here], 0)
-            number[ray] -= 1 + skip
-            ray = ray[(number[ray] >= 0) & (optical[ray] <= self.stop)]
+            sigma = self._sample(index[dense], (position - cell).index_select(1, dense))
+            absorbed.index_add_(0, dense, torch.where(sigma > self.sigma_thresh, sigma, 0) * factor[dense])
+            number -= 1 + skip
+            going = (number >= 0) & (absorbed <= self.stop)
+            if int(going.sum()) < 0.8 * len(ray):
+                optical[ray] = absorbed
+                left = going.nonzero()[:, 0]
+                first, stride = first.index_select(1, left), stride.index_select(1, left)
+                ray, number, factor, absorbed = ray[left], number[left], factor[left], absorbed[left]
+            else:  # those that are done stay as they are until many are
+                number.masked_fill_(~going, -1)
+                factor.masked_fill_(~going, 0)
         return torch.where(optical > self.stop, 0, torch.exp(-optical))
 
     def _sample(self, index: Tensor, upper: Tensor) -> Tensor:
-        values = self.volume.view(-1)[index[:, None] + self.corners].view(-1, 2, 2, 2)
-        x, y, z = upper.unbind(-1)
-        values = values[..., 0] * (1 - z)[:, None, None] + values[..., 1] * z[:, None, None]
-        values = values[..., 0] * (1 - y)[:, None] + values[..., 1] * y[:, None]
-        return values[:, 0] * (1 - x) + values[:, 1] * x
+        """Densities (M,) in cells at places (3, M) within them."""
+        values = [self.volume.view(-1).take(index + corner) for corner in self.corners.tolist()]
+        for share in upper.flip(0):
+            values = [torch.lerp(low, high, share) for low, high in zip(values[::2], values[1::2])]
+        return values[0]
 
     def _entry(self, origin: Tensor, direction: Tensor) -> Tensor:
         """Where rays enter the box, in voxels; 0 where they start inside."""

@@ -21,6 +21,7 @@ from perception.radiance.dvgo_stages import make_fine
 from perception.radiance.grids import grid_resolution
 from perception.radiance.losses import dvgo_losses
 from perception.studio.datamanager import ray_range, unnormalised
+from perception.studio.density import DensitySpace
 from perception.studio.dvgo_stages import CoarseStage, FineStage
 from perception.studio.errors import SceneError
 from perception.studio.model import OPAQUE, RadianceModel, RadianceModelConfig
@@ -167,6 +168,26 @@ class DvgoModel(RadianceModel):
         beyond = self.depth_range[1] * unnormalised(ray_bundle)[1].norm(dim=-1)
         depth = torch.where(opacity > OPAQUE, rendering.distance / opacity.clamp(min=1e-6), beyond)
         return {"accumulation": opacity[:, None], "depth": depth[:, None]}
+
+    # Geometry
+
+    def density_space(self) -> DensitySpace:
+        """The scene's box, in the world."""
+        return DensitySpace(self.scene_box.aabb.float())
+
+    @torch.no_grad()
+    def density_at(self, points: Tensor) -> Tensor:
+        """Density (N,) at points (N, 3), in 1 / world unit; 0 where rendering skips a sample: outside of the grids, in
+        cells that are known to be free, and where a step would not be opaque enough."""
+        field = self.field
+        inside = ((points >= field.xyz_min) & (points <= field.xyz_max)).all(-1)
+        where = (inside & field.mask_cache(points)).nonzero()[:, 0]
+        raw = field.density(points[where])
+        seen = field.activate(raw, interval=self.config.stepsize * float(field.voxel_size_ratio))
+        # 1 - (1 + e^x) ** -n is the opacity of n base voxels of density log(1 + e^x).
+        per_base_voxel = torch.nn.functional.softplus(raw + field.act_shift)
+        sigma = per_base_voxel * float(field.voxel_size_ratio) / float(field.voxel_size)
+        return points.new_zeros(len(points)).index_put((where,), sigma * (seen > field.fast_color_thres))
 
     def get_loss_dict(self, outputs: dict, batch: dict, metrics_dict: dict | None = None) -> dict[str, Tensor]:
         """The losses of the present stage."""

@@ -20,6 +20,7 @@ from torch.nn import Parameter
 from perception.geometry.rays import NDC
 from perception.radiance.metrics import rank_correlation, sparsification_error
 from perception.studio.datamanager import unnormalised
+from perception.studio.density import DensitySpace
 from perception.studio.errors import SceneError
 from perception.studio.model import OPAQUE, RadianceModel, RadianceModelConfig
 from perception.studio.scene_checks import SceneUse
@@ -180,6 +181,17 @@ class ActiveNerfModel(RadianceModel):
     def coordinates(self) -> NDC:
         """The scene's normalised device coordinates."""
         return NDC(*self.ndc.tolist(), near=NEAR_PLANE)
+
+    def density_space(self) -> DensitySpace:
+        """The scene's box, in the world, or that of normalised device coordinates."""
+        if self.config.use_ndc:
+            return DensitySpace(self.scene_box.aabb.new_tensor([[-1.0] * 3, [1.0] * 3]).float(), self.coordinates)
+        return DensitySpace(self.scene_box.aabb.float())
+
+    @torch.no_grad()
+    def density_at(self, points: Tensor) -> Tensor:
+        """The fine network's density (N,) at points (N, 3), in 1 / unit of the space."""
+        return F.relu(self.field_fine(points, points.new_tensor([0.0, 0.0, -1.0]).expand_as(points))[:, 3])
 
     def background_colour(self) -> Tensor:
         """As the scene was read."""

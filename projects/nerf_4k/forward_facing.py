@@ -19,6 +19,7 @@ from perception.radiance.losses import dvgo_losses
 from perception.radiance.metrics import psnr
 from perception.radiance.mpi import DirectMPIGO, MpiRendering, mpi_resolution
 from perception.studio.datamanager import unnormalised
+from perception.studio.density import DensitySpace
 from perception.studio.dvgo_model import RENDERING
 from perception.studio.errors import SceneError
 from perception.studio.model import OPAQUE, RadianceModel, RadianceModelConfig
@@ -165,6 +166,23 @@ class MpiModel(RadianceModel):
             bounds = (ends[0], ends[1])
         shown = self.shown_background() if background is None else background
         return self.field(origins, directions, viewdirs, bg=shown, stepsize=self.config.stepsize, bounds=bounds)
+
+    def density_space(self) -> DensitySpace:
+        """The field's box, in normalised device coordinates."""
+        return DensitySpace(torch.stack([self.field.xyz_min, self.field.xyz_max]), self.coordinates)
+
+    @torch.no_grad()
+    def density_at(self, points: Tensor) -> Tensor:
+        """Density (N,) at points (N, 3), per unit of z' along a ray that is parallel to it; rendering takes steps from
+        plane to plane for as long on slanted rays. 0 where it skips a sample."""
+        field, stepsize = self.field, self.config.stepsize
+        inside = ((points >= field.xyz_min) & (points <= field.xyz_max)).all(-1)
+        where = (inside & field.mask_cache(points)).nonzero()[:, 0]
+        shifted = field.density(points[where]) + field.act_shift(points[where])
+        seen = field.activate(shifted, interval=stepsize * field.voxel_size_ratio)
+        steps = int((field.mpi_depth - 1) / stepsize)  # over the 2 units from the near plane to infinity
+        sigma = F.softplus(shifted) * stepsize * field.voxel_size_ratio * steps / 2
+        return points.new_zeros(len(points)).index_put((where,), sigma * (seen > field.fast_color_thres))
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Render rays (N): ``rgb`` (N, 3), ``accumulation`` (N, 1), ``depth`` (N, 1) in scene units along the ray, and

@@ -16,9 +16,11 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
+from perception.geometry.rays import NDC
 from perception.ops.march_rays import March
 from perception.radiance.metrics import psnr
 from perception.radiance.sparse_grid import SparseGrid
+from perception.studio.density import DensitySpace
 from perception.studio.errors import SceneError
 from perception.studio.model import RadianceModel, RadianceModelConfig
 from perception.studio.scene_checks import SceneUse
@@ -46,6 +48,7 @@ PILOT = FrameSettings(
 )
 FULL = FrameSettings(iters=500, stop_thresh=1e-7)
 STREAM, LOG = "stream", "frames.jsonl"
+DOWNWARDS = (1.0, -1.0, 1.0)  # the y axis of grids
 
 
 @dataclass
@@ -166,6 +169,18 @@ class StreamRFModel(RadianceModel):
         grid = SparseGrid.full(size, radius)
         self.grid.radius.copy_(grid.radius)
         self.grid.replace(grid.active.to(self.device), grid.density, grid.sh)
+
+    def density_space(self) -> DensitySpace:
+        """The grid's box, in normalised device coordinates."""
+        fx, fy, width, height = self.ndc.tolist()
+        center = self.grid.center * self.grid.center.new_tensor(DOWNWARDS)
+        box = torch.stack([center - self.grid.radius, center + self.grid.radius])
+        return DensitySpace(box, NDC(2 * fx / width, 2 * fy / height))
+
+    @torch.no_grad()
+    def density_at(self, points: Tensor) -> Tensor:
+        """Density (N,) at points (N, 3), in 1 / unit of these coordinates. (The grid has y downwards.)"""
+        return self.grid.sample(points * points.new_tensor(DOWNWARDS))[0][:, 0].clamp(min=0)
 
     # Pictures
 

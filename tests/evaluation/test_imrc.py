@@ -83,7 +83,13 @@ def by_definition(volume, radius, views):
         x, y, z = d
         c = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
         linear = [0.28209479177387814, -0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
-        square = [c[0] * x * y, -c[0] * y * z, c[1] * (2 * z * z - x * x - y * y), -c[0] * x * z, c[2] * (x * x - y * y)]
+        square = [
+            c[0] * x * y,
+            -c[0] * y * z,
+            c[1] * (2 * z * z - x * x - y * y),
+            -c[0] * x * z,
+            c[2] * (x * x - y * y),
+        ]
         return linear + square
 
     found = {}
@@ -166,9 +172,7 @@ def test_one_colour_leaves_nothing():
 @pytest.mark.parametrize("colour", [plain, textured])
 def test_right_geometry_ranks_first(colour):
     views = views_of(colour, look_at_centre())
-    right, inflated, fog = (
-        imrc(volume, UNIT, views).score for volume in (ball(0.6), ball(0.8), ball(0.9, sigma=1.0))
-    )
+    right, inflated, fog = (imrc(volume, UNIT, views).score for volume in (ball(0.6), ball(0.8), ball(0.9, sigma=1.0)))
     assert right > inflated + 3
     assert right > fog + 3
 
@@ -230,7 +234,8 @@ def test_normalised_device_coordinates():
         volume.zero_()
         volume[2:14, 2:14, layer] = 100.0
         scores[layer] = imrc(volume, box, Views(images, matrix, poses), ndc=(2.0, 2.0)).score
-    assert scores[11] == max(scores.values()) and math.isfinite(scores[6])
+    assert scores[11] == max(scores.values())
+    assert math.isfinite(scores[6])
 
 
 def test_backgrounds():
