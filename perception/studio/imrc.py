@@ -17,6 +17,7 @@ from torch import Tensor
 from perception.engine.atomic import output_folder, replacing
 from perception.engine.errors import UserError, run_cli
 from perception.evaluation.imrc import Background, Box, Imrc, Views, background_images, imrc
+from perception.radiance.sparse_grid import BASES
 from perception.studio.checkpoints import latest_checkpoint, read_run
 from perception.studio.density import density_model, density_volume, grid_size
 from perception.studio.errors import SceneError
@@ -111,6 +112,7 @@ def score(pipeline: Any, method: str, settings: Settings) -> Scored:
     box = space.box.cpu().float() if settings.box is None else torch.tensor(settings.box).view(2, 3)
     volume = density_volume(model, box, grid_size(box, settings.resolution), pipeline.device)
     pictures, cameras = _pictures(pipeline, settings.views)
+    _check_number(len(pictures), settings.views)
     background, images = _placed(pictures, settings.background, pipeline.datamanager.background)
     cameras = pipeline.model.seen_by(cameras) if hasattr(pipeline.model, "seen_by") else cameras
     ndc = None if space.ndc is None else (space.ndc.x_scale, space.ndc.y_scale)
@@ -209,6 +211,15 @@ def _pictures(pipeline: Any, views: str) -> tuple[list[Tensor], Cameras]:
             pictures.append(torch.from_numpy(np.ascontiguousarray(dataset.get_numpy_image(number))).float() / 255)
         parts.append(cameras)
     return pictures, parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _check_number(count: int, views: str) -> None:
+    """A fit leaves nothing of what a single view shows, and little of a few."""
+    if count < 2:
+        more = "score a run with more of them" if views == "all" else "take --views all"
+        raise SceneError(f"--views {views}: what {count} view shows fits any geometry: {more}")
+    if count <= BASES:
+        print(f"warning: {BASES} coefficients are fitted to each voxel, and there are {count} views: the score is high")
 
 
 def _joined(parts: Sequence[Cameras]) -> Cameras:

@@ -117,6 +117,7 @@ def test_command(registered, tmp_path, monkeypatch, capsys):
         main()
     assert not ended.value.code
     said = capsys.readouterr().out
+    assert "9 coefficients are fitted to each voxel, and there are 4 views" in said
     found = json.loads((out / "imrc.json").read_text())
     assert f"IMRC {found['imrc']:.3f} dB: 10 x 10 x 10 voxels, 4 views" in said
     assert found["background"] == "high-frequency"
@@ -152,7 +153,7 @@ def test_what_cannot_be_scored_is_said(registered, tmp_path):
 
 def test_forward_facing(tmp_path, monkeypatch):
     data = tmp_path / "shelves"
-    shelves.write(data, shelves.Params(views=9, height=15, width=21, scale=2))
+    shelves.write(data, shelves.Params(views=8, height=15, width=21, scale=2))
     config = small_config(data, tmp_path / "runs", activenerf_llff)
     config.pipeline.model.active_iters = ()
     finished = train(config)
@@ -162,3 +163,5 @@ def test_forward_facing(tmp_path, monkeypatch):
     assert found["coordinates"] == "normalised device coordinates"
     assert found["background"] == "none"
     assert found["imrc"] > 0
+    with pytest.raises(SceneError, match="--views test: what 1 view shows fits any geometry: take --views all"):
+        run(Settings(finished.base_dir / "config.yml", tmp_path / "out", 8))
