@@ -8,6 +8,7 @@ import ast
 import re
 import runpy
 import shlex
+import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -308,6 +309,7 @@ def test_reasons_belong_to_commands():
 def test_tools_understand_their_commands(monkeypatch):
     """The options exist, and so does the config; gpu_check parses its own in its `main`."""
     monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr("sys.path", [*sys.path])  # a tool may change it
     tools, named = {}, re.compile(r"run_tool\(\"([\w-]+)\"\)")
     for command in {command for _, command in ALL if command.startswith("python tools/") and "--help" not in command}:
         name, *arguments = shlex.split(command)[1:]

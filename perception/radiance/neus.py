@@ -43,7 +43,7 @@ def neus_alpha(
     Example:
         >>> head_on = torch.tensor([[0.0, 0.0, 1.0]])
         >>> neus_alpha(torch.tensor([0.0]), head_on, -head_on, 0.01, inv_s=400.0)
-        tensor([0.9820])
+        tensor([0.8647])
     """
     cosine = (directions * normal).sum(-1)
     slope = -(F.relu(-cosine * 0.5 + 0.5) * (1 - anneal) + F.relu(-cosine) * anneal)  # never positive

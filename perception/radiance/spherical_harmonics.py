@@ -20,7 +20,7 @@ def spherical_harmonics(directions: Tensor, degrees: int) -> Tensor:
 
     Example:
         >>> spherical_harmonics(torch.tensor([0.0, 0.0, 1.0]), 2)
-        tensor([ 0.2821, -0.0000,  0.4886, -0.0000])
+        tensor([0.2821, -0.0000, 0.4886, -0.0000])
     """
     if not 1 <= degrees <= DEGREES:
         raise ValueError(f"there are from 1 to {DEGREES} bands, not {degrees}")

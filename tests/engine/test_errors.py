@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 TOOLS = [
     path
     for path in [*REPOSITORY.glob("tools/*.py"), *REPOSITORY.glob("tools/dataset_converters/*.py")]
-    if path.name != "_environment.py"
+    if not path.name.startswith("_")
 ]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
 

@@ -215,6 +215,7 @@ def ball(o, d):
 def test_it_learns_a_ball_in_two_stages():
     field = small_field(4)
     optimizer = torch.optim.Adam(field.parameters(), lr=0.005, eps=1e-12)
+    rates = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1 ** (1 / 400))
     losses = []
     for step in range(400):
         physical = step >= 300
@@ -240,6 +241,7 @@ def test_it_learns_a_ball_in_two_stages():
                 assert bool(parameter.grad.isfinite().all())
                 assert float(parameter.grad.abs().sum()) > 0
         optimizer.step()
+        rates.step()
         losses.append(float(terms["rgb_mse"].detach()))
     means = [sum(losses[i : i + 50]) / 50 for i in range(0, 300, 50)]
     assert means[-1] < 0.5 * means[0]

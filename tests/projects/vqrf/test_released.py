@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from perception.engine import plain_pickle
 from perception.engine.errors import UserError
 from projects.vqrf import cli, released
 from projects.vqrf.compression import field_of
@@ -97,7 +98,7 @@ def test_tensors_of_a_gpu_arrive_on_the_cpu(tmp_path):
             archive.writestr(name, data.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0"))
     with pytest.raises(RuntimeError, match="CUDA"):
         torch.load(io.BytesIO(tagged.getvalue()), weights_only=True)
-    assert torch.equal(released._storage_on_cpu(tagged.getvalue()), torch.arange(3.0).half())
+    assert torch.equal(plain_pickle._storage_on_cpu(tagged.getvalue()), torch.arange(3.0).half())
 
 
 class Attack:
