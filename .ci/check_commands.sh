@@ -5,7 +5,7 @@ export OMP_NUM_THREADS=1
 perception make-data shapes --out data --num-train 8 --num-val 4
 perception make-config demo/rank_detr --train data/annotations/instances_train.json data/images/train \
     --val data/annotations/instances_val.json data/images/val --out own.py
-options=(train_cfg.max_iters=2 train_cfg.val_interval=2 default_hooks.checkpoint.interval=2 model.num_queries=20)
+options=(train_cfg.max_iters=2 train_cfg.val_interval=2 default_hooks.checkpoint.interval=2)
 perception train own.py --work-dir work --seed 0 --cfg-options "${options[@]}"
 test -s work/curves.png
 perception infer own.py work/iter_2.pth data/images/val --out results --cfg-options "${options[@]}"
