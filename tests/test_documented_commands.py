@@ -309,11 +309,12 @@ def test_reasons_belong_to_commands():
 def test_tools_understand_their_commands(monkeypatch):
     """The options exist, and so does the config; gpu_check parses its own in its `main`."""
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setattr("sys.path", [*sys.path])  # a tool may change it
+    path = [*sys.path]
     tools, named = {}, re.compile(r"run_tool\(\"([\w-]+)\"\)")
     for command in {command for _, command in ALL if command.startswith("python tools/") and "--help" not in command}:
         name, *arguments = shlex.split(command)[1:]
         monkeypatch.setattr("sys.argv", [name, *arguments])
+        monkeypatch.setattr("sys.path", [*path])  # a tool may change it
         if shared := named.search(Path(name).read_text()):
             args = perception_commands.load_command(shared[1]).make_parser(arguments).parse_args(arguments)
         elif name == "tools/gpu_check.py":

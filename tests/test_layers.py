@@ -26,8 +26,8 @@ LAYERS = {
     "perception.engine": {"matplotlib"},
     "perception.inference": {"open3d", "rasterio", "pyvips", "faiss"},
     "perception.studio": {"nerfstudio", "rich", "tyro", "yaml", "mpl_toolkits"},
-    "projects": {"einops", "diffusers", "transformers", "skimage", "trimesh"},
     "perception.commands": {"argcomplete"},
+    "projects": {"einops", "diffusers", "transformers", "skimage", "trimesh"},
 }
 # Standard library only, and of use everywhere: errors for the user, and files that are whole or not there.
 COMMON = {"perception.engine.errors", "perception.engine.atomic"}

@@ -29,6 +29,8 @@ COMMANDS = {
     "print-config": "print a config with everything that it inherits",
     "ops": "which operators are native here, and which are references",
 }
+# Commands of one system are its own modules; nothing here imports a project.
+OF_PROJECTS = {"merge-stages": "projects.hbd_net.merge_command"}
 EPILOG = """commands:
 {commands}
 
@@ -65,7 +67,7 @@ def _run(name: str, arguments: Sequence[str]) -> int | None:
 
 def load_command(name: str) -> ModuleType:
     """The module of a command."""
-    return importlib.import_module(f"perception.commands.{name.replace('-', '_')}")
+    return importlib.import_module(OF_PROJECTS.get(name, f"perception.commands.{name.replace('-', '_')}"))
 
 
 def _parser() -> argparse.ArgumentParser:
