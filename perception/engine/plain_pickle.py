@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -50,17 +51,42 @@ def read_pickled_array(data: bytes) -> Any:
 
     Raises:
         RefusedPickleError: it holds something else than arrays, tensors and plain containers.
-        ValueError, EOFError, pickle.UnpicklingError and others: the bytes are no such file.
+        pickle.UnpicklingError: the bytes are no such file.
     """
     stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, _, dtype = readers[version](stream)
-    if shape != () or not dtype.hasobject:
-        raise ValueError(f"an array {shape} of {dtype}")
-    content = PlainUnpickler(stream).load()
-    return content.item() if isinstance(content, np.ndarray) else content
+    try:
+        version = np.lib.format.read_magic(stream)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = readers[version](stream)
+        if shape != () or not dtype.hasobject:
+            raise ValueError(f"an array {shape} of {dtype}")
+        content = PlainUnpickler(stream).load()
+        return content.item() if isinstance(content, np.ndarray) else content
+    except (MemoryError, RefusedPickleError):
+        raise
+    except Exception as error:  # a damaged pickle fails in every way a byte stream can
+        raise pickle.UnpicklingError(str(error) or type(error).__name__) from error
+
+
+def load_tensors(file: Path | BinaryIO, safe_globals: Sequence[Any] = ()) -> Any:
+    """What `torch.save` wrote of tensors and plain containers, on the CPU.
+
+    Args:
+        file: a path, or a stream that can be rewound.
+        safe_globals: further classes and functions that may be called, as in `torch.serialization.safe_globals`.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        pickle.UnpicklingError: it holds something else, or is damaged or cut short; the words are torch's.
+    """
+    try:
+        with torch.serialization.safe_globals(list(safe_globals)):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle fails in every way a byte stream can
+        raise pickle.UnpicklingError(str(error) or type(error).__name__) from error
 
 
 def _storage_on_cpu(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return load_tensors(io.BytesIO(data))

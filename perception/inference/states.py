@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from perception.engine.plain_pickle import load_tensors
 from perception.inference.writing import Files
 
 FOLDER = "state"
@@ -37,9 +38,9 @@ class KeptState:
     def load(self) -> tuple[str | None, Any]:
         """The name of the source after which the state on the disk was taken, and the state; or None and None."""
         try:
-            kept = torch.load(self._files.root / self._name, map_location="cpu", weights_only=True)
+            kept = load_tensors(self._files.root / self._name)
             return kept["after"], kept["state"]
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
+        except (OSError, KeyError, TypeError, IndexError, pickle.UnpicklingError):
             return None, None
 
     def offer(self, number: int, after: str, state: Callable[[], Any]) -> None:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _LPIPS
 
+from perception.engine.plain_pickle import load_tensors
+
 
 class Lpips(nn.Module):
     """LPIPS v0.1 with AlexNet features.
@@ -20,7 +22,7 @@ class Lpips(nn.Module):
         super().__init__()
         # torchmetrics would download the backbone: it is built without weights and filled from the file.
         self.net = _LPIPS(pretrained=True, net="alex", pnet_rand=True)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = load_tensors(path)
         own = self.net.net.state_dict()
         for name in own:
             _, layer, kind = name.split(".")  # slice, layer of torchvision's `features`, weight or bias

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from perception.engine.atomic import replacing
-from perception.engine.plain_pickle import RefusedPickleError, read_pickled_array
+from perception.engine.plain_pickle import RefusedPickleError, load_tensors, read_pickled_array
 from projects.streamrf.delta import SH_CHANNELS, FieldState, FrameDelta, StreamError
 
 MAX_MEMBER = 1 << 33  # bytes of one array
@@ -158,10 +158,10 @@ def _npz(path: Path) -> dict[str, Any]:
 
 def _pth(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except OSError as error:
         raise StreamError(f"cannot read {path}: {error.strerror or error}") from None
-    except FAULTS:  # torch's own words advise to read the file without this protection
+    except pickle.UnpicklingError:  # torch's own words advise to read the file without this protection
         raise StreamError(f"{path} holds more than tensors, or is damaged or cut short: it is not read") from None
     if not isinstance(content, dict):
         raise StreamError(f"{path} is not a difference of the released code: it holds no dictionary")

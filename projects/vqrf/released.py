@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from perception.engine.errors import UserError
-from perception.engine.plain_pickle import RefusedPickleError, read_pickled_array
+from perception.engine.plain_pickle import RefusedPickleError, load_tensors, read_pickled_array
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.released import released_field, voxel_kwargs
 from projects.vqrf.compression import CompressedGrids
@@ -43,11 +43,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ReleasedFileError: it is missing, damaged, holds other objects than arrays and tensors, or lacks these entries.
     """
     try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path, _numpy_globals())
     except OSError as error:
         raise ReleasedFileError(f"cannot read {path}: {error.strerror or error}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL (\S+)", str(error))
         # torch's own words advise to read the file without this protection.
         reason = f"it holds {blocked[1]}, which is not read" if blocked else "it is damaged, cut short or another file"
@@ -166,7 +165,7 @@ def _object(path: Path) -> Any:
         return read_pickled_array(data)
     except RefusedPickleError as error:
         raise ReleasedFileError(f"{path} {error}") from None
-    except (ValueError, KeyError, EOFError, pickle.UnpicklingError, AttributeError, TypeError, RuntimeError) as error:
+    except pickle.UnpicklingError as error:
         raise ReleasedFileError(f"{path} does not hold one object: {_first_line(error)}") from None
 
 

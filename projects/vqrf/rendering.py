@@ -14,6 +14,7 @@ from torch import Tensor
 
 from perception.engine.atomic import output_folder, replacing
 from perception.engine.errors import UserError
+from perception.engine.plain_pickle import load_tensors
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.metrics import psnr, ssim
 from perception.studio.camera_paths import read_camera_path
@@ -42,8 +43,8 @@ def load_field(path: Path) -> tuple[DirectVoxGO, dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        content = load_tensors(path)
+    except (OSError, pickle.UnpicklingError):
         raise UserError(f"{path} is not a file that `vqrf import` wrote, or it is cut short") from None
     try:
         state, render = content["state_dict"], content["render"]

@@ -140,7 +140,8 @@ def saved(content: object, **kwargs) -> Callable[[Place], Path]:
 
 
 pt_file("missing pt", lambda place: place.folder / "field.pt")
-pt_file("pt of bytes", lambda place: place.write("field.pt", os.urandom(100)))
+pt_file("pt of bytes", lambda place: place.write("field.pt", bytes(range(100, 200))))
+pt_file("pt that takes from an empty stack", lambda place: place.write("field.pt", b"e."))
 pt_file("empty pt", lambda place: place.write("field.pt", b""))
 pt_file("pt of a list", saved([torch.zeros(3)]))
 pt_file("pt of weights", saved({"weight": torch.zeros(3)}))
