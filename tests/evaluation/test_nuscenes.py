@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from nuscenes.eval.detection.config import config_factory
+from nuscenes.eval.detection.data_classes import DetectionMetrics
 
 from perception.datasets.driving.infos import CLASSES
 from perception.datasets.driving.rigs import NuScenesRigs
@@ -76,6 +77,20 @@ def test_errors_show_where_they_belong(driving_folder):
     assert numbers["nuscenes/mAVE"] == pytest.approx(0.5, abs=0.05)
     assert 0 <= numbers["nuscenes/mAAE"] < 0.5
     assert 0.6 < numbers["nuscenes/mAP"] < 1  # of four thresholds the first, half a metre, is missed
+
+
+def test_published_scores_agree_with_each_other():
+    settings = config_factory("detection_cvpr_2019")
+    row = DetectionMetrics(settings)
+    errors = dict(
+        trans_err=0.6185, scale_err=0.2815, orient_err=0.3660, vel_err=0.3157, attr_err=0.1902
+    )  # t8, 24 epochs
+    for name in settings.class_names:
+        for distance in settings.dist_ths:
+            row.add_label_ap(name, distance, 0.46)
+        for error, value in errors.items():
+            row.add_label_tp(name, error, value)
+    assert row.nd_score == pytest.approx(0.5528, abs=1e-4)
 
 
 def test_boxes_in_the_world_are_recorded_ones():
