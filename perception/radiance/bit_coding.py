@@ -2,11 +2,14 @@
 
 Masks of 75 million voxels are coded in a fraction of a second, since all that looks at every voxel is one pass of
 NumPy's packing of bits; :mod:`~perception.radiance.octree_coding` takes fewer bytes where time does not matter.
+Where there is no reference, the packed bits are deflated as well, and what takes fewer bytes is kept: rows of voxels
+that repeat far away, as in smooth shells, are what deflate finds.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +18,7 @@ from perception.radiance.entropy_coding import CorruptStream, decode, encode
 from perception.radiance.integer_coding import pack_low_bits, token_widths, tokens_of, unpack_low_bits, values_of
 
 HEADER = struct.Struct("<BIIIII")  # form, period, bytes that are not 0, coded bytes of gaps, low bits and values
-PLAIN, SPARSE = 0, 1
+PLAIN, SPARSE, DEFLATED = 0, 1, 2
 DENSE_SHARE = 0.5  # of bytes that are not 0, above which all of them are coded
 
 
@@ -36,7 +39,15 @@ def encode_bits(bits: np.ndarray, reference: np.ndarray | None = None, *, period
     """
     packed = np.packbits(np.asarray(bits, bool).ravel())
     if reference is not None:
-        packed ^= np.packbits(np.asarray(reference, bool).ravel())
+        return _coded(packed ^ np.packbits(np.asarray(reference, bool).ravel()), period)
+    coded, deflated = _coded(packed, period), zlib.compress(packed)
+    if HEADER.size + len(deflated) < len(coded):
+        return HEADER.pack(DEFLATED, 0, 0, 0, 0, 0) + deflated
+    return coded
+
+
+def _coded(packed: np.ndarray, period: int) -> bytes:
+    """Code bytes (n,) by the entropy coders alone."""
     lag = period // 8 if period > 0 and period % 8 == 0 and len(packed) > period // 8 else 0
     if lag:
         shifted = packed.copy()
@@ -45,7 +56,7 @@ def encode_bits(bits: np.ndarray, reference: np.ndarray | None = None, *, period
             packed = shifted
         else:
             lag = 0
-    places = np.flatnonzero(packed)
+    places = np.flatnonzero(packed != 0)
     if len(places) > DENSE_SHARE * len(packed):
         return HEADER.pack(PLAIN, lag, len(places), 0, 0, 0) + encode(packed)
     gaps = np.diff(places, prepend=-1) - 1
@@ -64,9 +75,11 @@ def decode_bits(data: bytes, reference: np.ndarray | None = None, *, count: int)
         raise CorruptStream("the coded bits end within their header")
     form, lag, filled, *sizes = HEADER.unpack_from(data)
     length = -(-count // 8)
-    if form not in (PLAIN, SPARSE) or filled > length or lag > length:
+    if form not in (PLAIN, SPARSE, DEFLATED) or filled > length or lag > length:
         raise CorruptStream("the coded bits begin with an impossible header")
-    if form == PLAIN:
+    if form == DEFLATED:
+        packed = _inflated(data[HEADER.size :], length)
+    elif form == PLAIN:
         packed = _bytes(decode(data[HEADER.size :], count=length))
     else:
         packed = _sparse(data, sizes, filled, length)
@@ -77,6 +90,18 @@ def decode_bits(data: bytes, reference: np.ndarray | None = None, *, count: int)
     if reference is not None:
         packed ^= np.packbits(np.asarray(reference, bool).ravel())
     return np.unpackbits(packed, count=count).view(bool)
+
+
+def _inflated(data: bytes, length: int) -> np.ndarray:
+    """Bytes (length,), of which no more are ever unpacked than that."""
+    inflater = zlib.decompressobj()
+    try:
+        packed = inflater.decompress(data, length + 1)
+    except zlib.error as error:
+        raise CorruptStream(f"the deflated bits are damaged: {error}") from None
+    if len(packed) != length or not inflater.eof or inflater.unused_data:
+        raise CorruptStream("the deflated bits have another length than they should")
+    return np.frombuffer(bytearray(packed), np.uint8)
 
 
 def _sparse(data: bytes, sizes: list[int], filled: int, length: int) -> np.ndarray:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from perception.studio.optimizers import MaskedRMSpropConfig
 from perception.studio.video_dataparser import MultiviewVideoDataParserConfig
 from projects.streamrf.datamanager import StreamDataManagerConfig
-from projects.streamrf.model import StreamRFModelConfig
+from projects.streamrf.model import PILOT, StreamRFModelConfig
 from projects.streamrf.settings import BaseSettings, FrameSettings
 from projects.streamrf.trainer import StreamPipelineConfig, StreamTrainerConfig
 
@@ -52,16 +54,7 @@ streamrf_n3dv = _method(
         base=BaseSettings(
             resolutions=((128, 128, 128), (256, 256, 128), (512, 512, 128)), weight_tv=5e-4, weight_tv_sh=5e-3
         ),
-        pilot=FrameSettings(
-            iters=750,
-            lr_sigma=1.0,
-            lr_sh_final=1e-3,
-            lr_steps=750,
-            keep_threshold=0.5,
-            prune_threshold=0.1,
-            dilate_before=1,
-            dilate_after=1,
-        ),
+        pilot=replace(PILOT, iters=750, lr_sigma=1.0, lr_sh_final=1e-3, lr_steps=750, keep_threshold=0.5),
         full=FrameSettings(
             iters=500,
             lr_sh_final=3e-3,
@@ -74,6 +67,19 @@ streamrf_n3dv = _method(
         offset=500.0,
     ),
     downscale_factor=2,
+)
+
+TINY = FrameSettings(
+    iters=200,
+    rays=2000,
+    lr_sigma=0.5,
+    lr_sh=2e-2,
+    lr_sh_final=5e-4,
+    lr_steps=200,
+    keep_threshold=1.0,
+    prune_threshold=0.2,
+    weight_tv=1e-3,
+    weight_tv_sh=1e-2,
 )
 
 streamrf_tiny = _method(
@@ -94,32 +100,17 @@ streamrf_tiny = _method(
             weight_tv=1e-3,
             weight_tv_sh=1e-2,
         ),
-        pilot=FrameSettings(
+        pilot=replace(
+            TINY,
             iters=60,
             rays=1000,
-            lr_sigma=0.5,
-            lr_sh=2e-2,
-            lr_sh_final=5e-4,
             lr_steps=60,
             keep_threshold=0.5,
             prune_threshold=0.1,
             dilate_before=1,
             dilate_after=1,
-            weight_tv=1e-3,
-            weight_tv_sh=1e-2,
         ),
-        full=FrameSettings(
-            iters=200,
-            rays=2000,
-            lr_sigma=0.5,
-            lr_sh=2e-2,
-            lr_sh_final=5e-4,
-            lr_steps=200,
-            keep_threshold=1.0,
-            prune_threshold=0.2,
-            weight_tv=1e-3,
-            weight_tv_sh=1e-2,
-        ),
+        full=TINY,
         sh_step=2.0**-8,
         offset=8.0,
     ),

@@ -24,7 +24,7 @@ from projects.streamrf.delta import BaseModel, FieldState, FrameDelta, Rendering
 
 BASE, FRAME, KEY = "base.srf", "frame_{:06d}.srf", "key_{:06d}.srf"
 PATTERN = re.compile(r"(frame|key)_(\d{6,})\.srf")
-KIND = FileKind("StreamRF stream", b"\x89SRF\r\n\x1a\n", 1, StreamError)
+KIND = FileKind("StreamRF stream", b"\x89SRF\r\n\x1a\n", 2, StreamError)
 DIGEST_BYTES = 32
 
 
@@ -137,13 +137,15 @@ class StreamReader:
 
     Args:
         folder: of the stream.
+        remembered: decoded fields that are kept, from the nearest of which others are decoded.
 
     Raises:
         StreamError: there is no stream, its base is damaged, or a frame is missing between others.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder = Path(folder)
+    def __init__(self, folder: Path, remembered: int = 1):
+        self.folder, self._remembered = Path(folder), remembered
+        folder = self.folder
         if not (folder / BASE).is_file():
             raise StreamError(f"there is no stream in {folder}: it has no {BASE}")
         header, blobs, self._base_digest = KIND.read(folder / BASE)
@@ -162,7 +164,7 @@ class StreamReader:
             missing = next(number for number in range(1, numbers[-1]) if number not in set(numbers))
             raise StreamError(f"{folder} has frames up to {numbers[-1]}, but not {FRAME.format(missing)}")
         self.keys = [key for key in self.keys if key < self.frames]
-        self._last: tuple[int, FieldState] = (0, state)
+        self._recent: dict[int, FieldState] = {}  # the one asked for last stands last
 
     def delta(self, frame: int) -> FrameDelta:
         """What makes the field of a frame of the one before it.
@@ -175,20 +177,24 @@ class StreamReader:
         return self._delta(frame, self.decode(frame - 1))
 
     def decode(self, frame: int) -> FieldState:
-        """The field of a frame, from the nearest key frame before it.
+        """The field of a frame, from the nearest field before it that is a key frame or remembered.
 
         Raises:
             StreamError: there is no such frame, or it or what it builds on is damaged.
         """
         if not 0 <= frame < self.frames:
             raise StreamError(f"{self.folder} has the frames 0 to {self.frames - 1}, not {frame}")
-        start, state = self._last if self._last[0] <= frame else (0, self.base.state)
+        start = max((number for number in self._recent if number <= frame), default=0)
+        state = self._recent.get(start, self.base.state)
         key = max((key for key in self.keys if key <= frame), default=0)
         if key > start:
             start, state = key, self.key(key)
         for number in range(start + 1, frame + 1):
             state = decode_frame(state, self._delta(number, state))
-        self._last = (frame, state)
+        self._recent.pop(frame, None)
+        self._recent[frame] = state
+        while len(self._recent) > self._remembered:
+            del self._recent[next(iter(self._recent))]
         return state
 
     def states(self) -> Iterator[tuple[int, FieldState]]:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from perception.studio.depth_range import find_depth_range
 from perception.studio.errors import SceneError
 from perception.studio.images import ImageStore
 from perception.studio.scene_checks import SceneReport
+
+VISIBLE = 25
+"""Of 255; a pixel that changes by more in some channel has changed visibly."""
+EVERY = 7  # pixel is looked at, for how much frames differ
 
 
 class Video(Protocol):
@@ -52,8 +56,18 @@ class VideoDataset(InputDataset):
         return self.video.read(self.frame, self.rows[image_idx])
 
 
+class Difference(NamedTuple):
+    """How much the training pictures of two frames differ."""
+
+    frames: int  # from one to the other
+    mean: float  # absolute difference, of colours in [0, 1]
+    visible: float  # share of the pixels
+
+
 class FrameStore(ImageStore):
     """The pixels of all training cameras in one frame, as 8-bit numbers.
+
+    ``difference`` is that to the frame that was shown before, where there was another one.
 
     Args:
         dataset: whose pictures they are.
@@ -66,6 +80,7 @@ class FrameStore(ImageStore):
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="frames")
         self._coming: dict[int, Future[Tensor]] = {}
         self._table: Tensor | None = None
+        self.difference: Difference | None = None
 
     def show(self, frame: int) -> None:
         """Hold the pixels of another frame, and begin to read those after it.
@@ -73,9 +88,13 @@ class FrameStore(ImageStore):
         Raises:
             SceneError: a picture cannot be read.
         """
-        self.dataset.frame = frame
+        before, last, self.dataset.frame = self._table, self.dataset.frame, frame
         coming = self._coming.pop(frame, None)
         self._table = self._read(frame) if coming is None or coming.cancelled() else coming.result()
+        if before is not None and last != frame:
+            change = (self._table[::EVERY].short() - before[::EVERY].short()).abs()
+            visible = (change.amax(1) > VISIBLE).float().mean()
+            self.difference = Difference(frame - last, float(change.float().mean()) / 255, float(visible))
         wanted = range(frame + 1, min(frame + 1 + self._ahead, self.dataset.video.frames))
         for number in [number for number in self._coming if number not in wanted]:
             self._coming.pop(number).cancel()

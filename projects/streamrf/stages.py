@@ -151,7 +151,7 @@ class FrameStage(FieldStage):
 
     def start(self, run: TrainingRun[StreamRFModel]) -> None:
         model = run.model
-        model.started = time.perf_counter()
+        self.started = time.perf_counter()
         model.before = state_of(self.grid(model))
         self.grid(model).dilate(self.settings.dilate_before)
         model.may_change = self.changeable(model)
@@ -188,6 +188,7 @@ class PilotStage(FrameStage):
     def end(self, run: TrainingRun[StreamRFModel]) -> None:
         delta, before, _ = self.coded(run.model)
         run.model.change = PilotChange.of(before, delta)
+        run.model.pilot_seconds = time.perf_counter() - self.started
 
 
 class FullStage(FrameStage):
@@ -220,8 +221,14 @@ class FullStage(FrameStage):
         score = model.decoded_psnr(run)
         if self.frame % model.config.checkpoint_every == 0 or self.span.index == len(model.stages.stages) - 1:
             run.trainer.save_checkpoint(run.step)
-        saved = time.perf_counter()
-        model.report(run, self.frame, delta, size, score, coded - trained, saved - coded)
+        pilot, model.pilot_seconds = model.pilot_seconds, 0.0
+        seconds = {
+            "pilot": pilot,
+            "training": trained - self.started,
+            "coding": coded - trained,
+            "saving": time.perf_counter() - coded,
+        }
+        model.report(run, self.frame, delta, size, score, seconds)
 
     def finish(self, run: TrainingRun[StreamRFModel]) -> None:
         CONSOLE.log(f"{self.frame + 1} frames are in {run.model.stream_folder(run)}")

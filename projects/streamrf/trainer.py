@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from perception.studio.errors import SceneError, one_sentence
 from perception.studio.trainer import StudioTrainer, StudioTrainerConfig
@@ -19,14 +21,28 @@ class StreamPipelineConfig(VanillaPipelineConfig):
     """Data and model of a video."""
 
     _target: type = field(default_factory=lambda: StreamPipeline)
+    stream: Path | None = None
+    """Folder of the stream whose frames the viewer shows after training; by default the run's own."""
 
 
 class StreamPipeline(VanillaPipeline):
-    """Evaluates the frame that a loaded field is of."""
+    """Evaluates the frame that a loaded field is of. After training ``frame_slider`` shows others."""
+
+    config: StreamPipelineConfig
 
     def load_pipeline(self, loaded_state: Mapping, step: int) -> None:
         super().load_pipeline(loaded_state, step)
         self.datamanager.show_frame(int(self.model.frame))
+        folder = self.config.stream
+        if self.test_mode == "val" or folder is None:
+            return
+        if not folder.is_dir():
+            CONSOLE.log(f"{folder} is missing: the viewer shows frame {int(self.model.frame)} alone")
+            return
+        from projects.streamrf.viewing import FrameSlider  # imports the viewer
+
+        with one_sentence():
+            self.frame_slider = FrameSlider(self.model, folder)
 
 
 @dataclass
@@ -40,6 +56,13 @@ class StreamTrainerConfig(StudioTrainerConfig):
         with one_sentence():
             self.settle_frames()
         super().save_config()
+
+    def get_checkpoint_dir(self) -> Path:
+        """The folder of the run's checkpoints; nerfstudio's commands ask for it before they build the pipeline, which
+        learns here where the run's stream is."""
+        if self.pipeline.stream is None:
+            self.pipeline.stream = self.get_base_dir() / STREAM
+        return super().get_checkpoint_dir()
 
     def settle_frames(self) -> None:
         """Find out how many frames there are, if the settings do not say.

@@ -83,6 +83,20 @@ def test_damaged_bits_are_found():
         decode_bits(coded, count=100)
 
 
+def test_repeating_masks_are_deflated():
+    row = np.random.default_rng(0).random(4096) < 0.5
+    bits = np.tile(row, 50)
+    coded = encode_bits(bits)
+    assert len(coded) < 2000
+    assert (decode_bits(coded, count=len(bits)) == bits).all()
+    for bad in (coded[:-1], coded + b"x", coded[:40] + b"??" + coded[42:]):
+        with pytest.raises(CorruptStream):
+            decode_bits(bad, count=len(bits))
+    for other in (len(bits) - 64, len(bits) + 64):
+        with pytest.raises(CorruptStream, match="another length"):
+            decode_bits(coded, count=other)
+
+
 def test_integers_as_tokens():
     numbers = np.array([0, 1, 7, 8, 9, 255, 256, 12345, 2**31, 2**39 + 5])
     tokens, width = tokens_of(numbers)

@@ -10,17 +10,17 @@ from projects.streamrf.delta import decode_frame, encode_frame
 from projects.streamrf.field import grid_of, state_of
 from projects.streamrf.guidance import narrow_band
 
-SIDE, PIXELS, VIEWS, HELD_OUT = 20, 22, 16, 3
+SIDE, PIXELS, VIEWS = 20, 22, 16
+HELD_OUT = [5, 6, 9]  # amid the others: a view outside of them tells of the first field's guesses, not of the update
 MARCH = March(stop_thresh=1e-7)
-SHIFT, KEEP = 0.15, 1.5
+SHIFT, KEEP = 0.08, 1.0
 
 
-def camera_rays(number, count):
-    """Rays of a camera on a spiral around the box, which look at its centre."""
-    height = torch.tensor(1 - 2 * (number + 0.5) / count).mul(0.8)
-    turn = torch.tensor(2.399963 * number)
-    ring = (1 - height.square()).sqrt()
-    place = 2.6 * torch.stack([ring * turn.cos(), ring * turn.sin(), height])
+def camera_rays(number):
+    """Rays of a camera of a rig that faces forward, four by four on a sphere around the box, which look at its centre."""
+    row, column = (2 * part / 3 - 1 for part in divmod(number, 4))
+    place = torch.tensor([2.6, 1.5 * column, 1.5 * row])
+    place = 2.6 * place / place.norm()
     forward = -place / place.norm()
     right = torch.linalg.cross(forward, torch.tensor([0.0, 0.0, 1.0]))
     right = right / right.norm()
@@ -48,7 +48,7 @@ def picture(origins, directions, shift):
 
 
 def rays_of(numbers, shift):
-    pairs = [camera_rays(number, VIEWS) for number in numbers]
+    pairs = [camera_rays(number) for number in numbers]
     origins, directions = (torch.cat(parts) for parts in zip(*pairs))
     return origins, directions, picture(origins, directions, shift)
 
@@ -74,10 +74,9 @@ def score(grid, data):
 
 @pytest.mark.slow
 def test_a_frame_is_worth_its_bytes():
-    test_views = list(range(2, VIEWS, VIEWS // HELD_OUT))[:HELD_OUT]
-    train_views = [number for number in range(VIEWS) if number not in test_views]
+    train_views = [number for number in range(VIEWS) if number not in HELD_OUT]
     first, second, held_out = (
-        rays_of(views, shift) for views, shift in ((train_views, 0.0), (train_views, SHIFT), (test_views, SHIFT))
+        rays_of(views, shift) for views, shift in ((train_views, 0.0), (train_views, SHIFT), (HELD_OUT, SHIFT))
     )
     grid = SparseGrid.full((SIDE,) * 3, (1.0, 1.0, 1.0))
     train(grid, first, 500, 400, lambda share: (2 * 0.1**share, 0.03 * 0.1**share), seed=0)
@@ -94,6 +93,6 @@ def test_a_frame_is_worth_its_bytes():
     delta = encode_frame(1, before, state_of(grid), keep_threshold=KEEP, prune_threshold=0.2)
     decoded = score(grid_of(decode_frame(before, delta)), held_out)
     whole = SIDE**3 // 8 + 56 * len(before.sh)
-    assert decoded - no_update >= 0.08
+    assert decoded - no_update >= 2.0  # section 10 asks for 0.3
     assert trained - decoded <= 0.4
     assert delta.raw_bytes <= 0.35 * whole

@@ -3,9 +3,18 @@
 import json
 import shutil
 import signal
+import socket
+import time
+from threading import Lock
+from urllib.request import urlopen
 
+import numpy as np
 import pytest
 import torch
+from nerfstudio.utils.eval_utils import eval_setup
+from nerfstudio.viewer.utils import parse_object
+from nerfstudio.viewer.viewer import Viewer
+from nerfstudio.viewer.viewer_elements import ViewerElement
 
 from perception.studio.errors import SceneError
 from projects.streamrf.container import StreamReader
@@ -13,7 +22,7 @@ from projects.streamrf.delta import StreamError
 from projects.streamrf.field import grid_of, state_of
 from projects.streamrf.rendering import render_camera
 from tests.projects.streamrf.deaths import BASE, FIELD, FILES, FIRST_PILOT, STEPS, die
-from tests.projects.streamrf.videos import FRAMES, make_trainer, small_config, train, write_video
+from tests.projects.streamrf.videos import FRAMES, make_trainer, picture, small_config, train, write_video
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("streamrf")]
 
@@ -44,6 +53,71 @@ def test_a_run_leaves_its_stream(finished):
     lines = [json.loads(line) for line in (finished.base_dir / "frames.jsonl").read_text().splitlines()]
     assert [line["frame"] for line in lines] == list(range(FRAMES))
     assert all(line["changed"] > 0 and line["bytes"] > 0 for line in lines[1:])
+    for line in lines[1:]:
+        parts = [line[f"{part}_seconds"] for part in ("pilot", "training", "coding", "saving")]
+        assert min(parts) > 0
+        assert line["seconds"] == pytest.approx(sum(parts))
+        assert 0.01 < line["changed_pixels"] < 0.15
+
+
+@pytest.mark.parametrize(("stride", "warned"), [(1, False), (5, True)])
+def test_motion_between_frames_is_told(tmp_path, capsys, stride, warned):
+    data = write_video(tmp_path / "video", frames=2, stride=stride)
+    trainer = train(small_config(data, tmp_path / "run", use_pilot=False))
+    said = capsys.readouterr().out
+    line = json.loads((trainer.base_dir / "frames.jsonl").read_text().splitlines()[1])
+    pictures = [np.stack([picture(stride * frame, camera) for camera in range(1, 6)]) for frame in (0, 1)]
+    change = np.abs(pictures[1].astype(int) - pictures[0])
+    assert line["mean_change"] == pytest.approx(change.mean() / 255, rel=0.25)  # of every seventh pixel
+    assert line["changed_pixels"] == pytest.approx((change.max(-1) > 25).mean(), rel=0.25)
+    assert ("vanishes or smears" in " ".join(said.split())) == warned
+
+
+def test_the_viewer_shows_any_frame(finished, monkeypatch):
+    _, pipeline, _, step = eval_setup(finished.base_dir / "config.yml", test_mode="test")
+    model, folder = pipeline.model, finished.base_dir / "stream"
+    [(path, slider)] = parse_object(pipeline, ViewerElement, "Custom Elements")
+    assert (path, slider.min, slider.max, slider.value) == ("Custom Elements/frame_slider", 0, FRAMES - 1, FRAMES - 1)
+    camera = pipeline.datamanager.eval_dataset.cameras[:1]
+    for frame in (0, 2, 1):
+        slider.value = frame
+        slider.cb_hook(slider)
+        expected = StreamReader(folder).decode(frame)
+        shown = state_of(model.grid)
+        assert all(torch.equal(getattr(shown, name), getattr(expected, name)) for name in ("active", "density", "sh"))
+        rendered = model.get_outputs_for_camera(camera)["rgb"]
+        assert torch.equal(rendered, render_camera(grid_of(expected), model.rendering, camera)["rgb"])
+        assert int(model.frame) == frame
+
+    def damaged(frame):
+        raise StreamError("frame 2 is damaged")
+
+    monkeypatch.setattr(slider._reader, "decode", damaged)
+    slider.show(2)
+    assert int(model.frame) == 1
+
+
+def test_the_viewer_serves_the_slider(finished):
+    config, pipeline, _, _ = eval_setup(finished.base_dir / "config.yml", test_mode="test")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        config.viewer.websocket_port = free.getsockname()[1]
+    config.viewer.websocket_host = "127.0.0.1"
+    viewer = Viewer(config.viewer, finished.base_dir / "viewer.log", config.data, pipeline, train_lock=Lock())
+    try:
+        with urlopen(f"http://127.0.0.1:{config.viewer.websocket_port}", timeout=30) as answer:
+            assert answer.status == 200
+            assert b"<html" in answer.read()
+        [slider] = [element for _, element in viewer.viewer_elements if element.name == "Frame"]
+        assert slider.gui_handle.value == FRAMES - 1
+        slider.gui_handle.value = 0  # runs the callback
+        deadline = time.monotonic() + 20
+        while int(pipeline.model.frame) != 0 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        first = StreamReader(finished.base_dir / "stream").decode(0)
+        assert torch.equal(state_of(pipeline.model.grid).sh, first.sh)
+    finally:
+        viewer.viser_server.stop()
 
 
 def test_the_decoded_stream_is_the_live_model(finished):

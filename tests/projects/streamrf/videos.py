@@ -29,8 +29,8 @@ def picture(frame: int, camera: int) -> np.ndarray:
     return np.round(255 * colour.clip(0, 1)).astype(np.uint8)
 
 
-def write_video(folder: Path, frames: int = FRAMES) -> Path:
-    """Folders 0000, 0001, ... with images/cam00.png ... and poses_bounds.npy."""
+def write_video(folder: Path, frames: int = FRAMES, stride: int = 1) -> Path:
+    """Folders 0000, 0001, ... with images/cam00.png ... and poses_bounds.npy; of every so-manyth moment."""
     rows = []
     for x, y in PLACES:
         # Columns down, right, backwards, place; then height, width and focal length.
@@ -41,7 +41,7 @@ def write_video(folder: Path, frames: int = FRAMES) -> Path:
         images = folder / f"{frame:04d}" / "images"
         images.mkdir(parents=True)
         for camera in range(len(PLACES)):
-            Image.fromarray(picture(frame, camera)).save(images / f"cam{camera:02d}.png")
+            Image.fromarray(picture(stride * frame, camera)).save(images / f"cam{camera:02d}.png")
         np.save(folder / f"{frame:04d}" / "poses_bounds.npy", np.array(rows))
     return folder
 
