@@ -39,13 +39,26 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     _add_common(edit)
     edit.add_argument("--prompt", required=True, help="what the scene shall look like")
     edit.add_argument("--source-caption", default="a photo of a scene", help="what it looks like (%(default)s)")
-    edit.add_argument("--editor", default="classical", help="classical, identity or ip2p (%(default)s)")
-    edit.add_argument("--editor-weights", type=Path, help="local folder of diffusers weights for ip2p")
+    edit.add_argument("--editor", default="classical", help="classical, identity, ip2p or null_text (%(default)s)")
+    edit.add_argument("--editor-weights", type=Path, help="local folder of diffusers weights, for ip2p and null_text")
     edit.add_argument("--strength", type=float, default=1.0, help="of the classical editor, 0 to 1 (%(default)s)")
     edit.add_argument("--jitter", type=float, default=0.0, help="noise between its views, 0 to 1 (%(default)s)")
-    edit.add_argument("--steps", type=int, default=20, help="denoising steps of ip2p (%(default)s)")
-    edit.add_argument("--guidance-scale", type=float, default=7.5, help="of ip2p, by the text (%(default)s)")
+    edit.add_argument("--steps", type=int, default=20, help="denoising steps of both (%(default)s)")
+    edit.add_argument("--guidance-scale", type=float, default=7.5, help="of both, by the text (%(default)s)")
     edit.add_argument("--image-guidance-scale", type=float, default=1.5, help="of ip2p, by the image (%(default)s)")
+    edit.add_argument("--inner-steps", type=int, default=10, help="of null_text, for each step (%(default)s)")
+    edit.add_argument(
+        "--cross-share",
+        type=float,
+        default=0.8,
+        help="of null_text's steps that keep words where they are (%(default)s)",
+    )
+    edit.add_argument(
+        "--self-share", type=float, default=0.4, help="of null_text's steps that keep the layout (%(default)s)"
+    )
+    edit.add_argument(
+        "--masks", type=Path, help="folder of masks, named as the images: white is edited, black stays as it is"
+    )
     edit.add_argument("--seed", type=int, default=0, help="of the edits (%(default)s)")
     edit.add_argument("--no-filter", action="store_true", help="keep all edited views")
     edit.add_argument("--drop-top", type=float, default=0.1, help="share dropped as hardly edited (%(default)s)")
@@ -94,14 +107,18 @@ def edit_command(args: argparse.Namespace) -> None:
         args.source_caption,
         args.seed,
         use_filter=not args.no_filter,
+        masks=args.masks,
         editor=EditorSettings(
-            args.editor,
-            args.strength,
-            args.jitter,
-            args.editor_weights,
-            args.steps,
-            args.guidance_scale,
-            args.image_guidance_scale,
+            name=args.editor,
+            strength=args.strength,
+            jitter=args.jitter,
+            weights=args.editor_weights,
+            steps=args.steps,
+            guidance_scale=args.guidance_scale,
+            image_guidance_scale=args.image_guidance_scale,
+            inner_steps=args.inner_steps,
+            cross_share=args.cross_share,
+            self_share=args.self_share,
         ),
         filter=FilterSettings(args.drop_top, args.drop_bottom, args.min_views),
     )

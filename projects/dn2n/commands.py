@@ -14,7 +14,7 @@ from perception.studio.camera_paths import read_camera_path
 from perception.studio.evaluation import mean
 from perception.studio.progress import progress_bar
 from projects.dn2n.consistency import warped_error
-from projects.dn2n.editing import LITTLE, Edit, EditRequest, edit_scene, save_image, write_edit
+from projects.dn2n.editing import LITTLE, Edit, EditRequest, edit_scene, read_masks, save_image, write_edit
 from projects.dn2n.editors import ImageEditor
 from projects.dn2n.filtering import SCORES, Embedding, nearest_views
 from projects.dn2n.report import shown_views, write_report
@@ -98,11 +98,14 @@ def edit_and_render(
     """Edit a scene, write the edit, its report and renderings into ``out``; gives lines about them."""
     output_folder(out)
     bank, count = trained.bank, len(trained.names)
+    masks = None
+    if request.masks is not None:
+        masks = read_masks(request.masks, trained.names, tuple(bank.image(0).shape[-2:]))
     yield f"Editing {count} views with {editor.name}: {request.prompt!r}"
     pairs = _pairs(trained)
     depths = _depths(trained, pairs)  # of the originals
     with progress_bar("Editing", count) as advance:
-        edit = edit_scene(bank, 0, request, editor, embedding, cache, advance)
+        edit = edit_scene(bank, 0, request, editor, embedding, cache, advance, masks)
     write_edit(edit, trained.names, Path(trained.config.data), out)
     bank.edits[0] = edit.survivors()
     trained.model.attach(bank)
@@ -111,6 +114,8 @@ def edit_and_render(
         f"{kept} of {count} views kept ({edit.keep_ratio:.0%}); images changed by {edit.mean_change:.3f} on average, "
         f"{edit.changed_share:.0%} of the pixels visibly"
     )
+    if edit.undone is not None:
+        yield f"{edit.undone:.0%} of what the editor changed visibly lay outside of the masks, and was taken back"
     yield "mean scores: " + ", ".join(
         f"{name} {value:.3f}" for name, value in zip(SCORES, edit.scores.mean(0).tolist())
     )

@@ -76,15 +76,15 @@ dn2n_clean = _method(
 
 dn2n_tiny = _method(
     "dn2n-tiny",
-    "DN2N for a CPU and images of some 70 pixels: about seven minutes",
+    "DN2N for a CPU and images of some 70 pixels: about five minutes",
     DN2NModelConfig(
         network=NetworkSettings(
             features=16, widths=(16, 32, 64), blocks=(2, 2, 2), coarse_samples=16, fine_samples=16, min_seen=4
         ),
         sources=SourceSettings(count=6, spread=1),
-        training=TrainingSettings(iters=900, style_prompts=20),
+        training=TrainingSettings(iters=540, style_prompts=20),
     ),
     rays=128,
     rates=(3e-3, 2e-3),
-    decay_steps=300,
+    decay_steps=180,
 )

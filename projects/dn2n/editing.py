@@ -37,6 +37,8 @@ class EditRequest:
     rounds: int = 3
     """How often dropped views are edited again, with the next seed, where the filter leaves too few."""
     use_filter: bool = True
+    masks: Path | None = None
+    """Folder of masks with the names of the images: edited where they are white, left as it is where they are black."""
     editor: EditorSettings = field(default_factory=EditorSettings)
     filter: FilterSettings = field(default_factory=FilterSettings)
 
@@ -63,6 +65,7 @@ class Edit:
     seeds: list[int]  # of each view's edit
     scores: Tensor  # (V, 4)
     selection: Selection
+    undone: float | None = None  # share of the visibly edited pixels that masks have taken back
 
     @property
     def keep_ratio(self) -> float:
@@ -77,7 +80,7 @@ class Edit:
     @property
     def changed_share(self) -> float:
         """Share of the pixels that differ visibly."""
-        return float(((self.images - self.originals).abs().amax(1) > CHANGED).float().mean())
+        return float(_visible(self.images, self.originals).mean())
 
     def survivors(self) -> EditedScene:
         """What the scene is rendered from."""
@@ -92,6 +95,7 @@ def edit_scene(
     embedding: Embedding,
     cache: Path,
     on_view: Callable[[], object] = lambda: None,
+    masks: Tensor | None = None,
 ) -> Edit:
     """Edit all views of a scene, or take what the cache holds of them, and filter.
 
@@ -103,6 +107,7 @@ def edit_scene(
         embedding: of the filter.
         cache: folder in which edited images are kept, under the hash of all that they depend on.
         on_view: called after each view.
+        masks: (V, 1, H, W) in [0, 1], how much of the edit each pixel takes.
 
     Raises:
         UserError: the prompt is empty, or the cache cannot be written.
@@ -112,11 +117,21 @@ def edit_scene(
     originals = bank.images(list(range(span.start, span.end)))
     hashes = [image_hash(image) for image in originals]
     seeds = [request.seed] * len(originals)
-    edited: list[Tensor] = []
-    for view, image in enumerate(originals):
-        edited.append(_edited(image, hashes[view], view, seeds[view], request, editor, cache))
+    leaks = torch.zeros(len(originals), 2)  # visibly edited pixels that masks take back, and all
+
+    def edited(view: int) -> Tensor:
+        image = _edited(originals[view], hashes[view], view, seeds[view], request, editor, cache)
+        if masks is None:
+            return image
+        visible = _visible(image, originals[view])
+        leaks[view] = torch.tensor([float((visible * (1 - masks[view, 0])).sum()), float(visible.sum())])
+        return torch.lerp(originals[view], image, masks[view])
+
+    found: list[Tensor] = []
+    for view in range(len(originals)):
+        found.append(edited(view))
         on_view()
-    images, settings = torch.stack(edited), request.filter
+    images, settings = torch.stack(found), request.filter
     centres = bank.poses[span.start : span.end, :3, 3]
 
     def rate() -> Tensor:
@@ -138,9 +153,52 @@ def edit_scene(
             break
         for view in sorted(set(range(len(images))) - set(strict.keep.tolist())):
             seeds[view] += 1
-            images[view] = _edited(originals[view], hashes[view], view, seeds[view], request, editor, cache)
+            images[view] = edited(view)
         scores = rate()
-    return Edit(request, images, originals, hashes, seeds, scores, select(scores, *shares, settings.min_views))
+    chosen = select(scores, *shares, settings.min_views)
+    undone = None if masks is None else float(leaks[:, 0].sum() / leaks[:, 1].sum().clamp(min=1))
+    return Edit(request, images, originals, hashes, seeds, scores, chosen, undone)
+
+
+def read_masks(folder: Path, names: list[str], size: tuple[int, int]) -> Tensor:
+    """The masks (V, 1, H, W) in [0, 1] of views, from files with the names of their images, whatever their endings.
+
+    Args:
+        folder: of the masks; an image without one is an error, a mask without an image is not.
+        names: of the image files, in order.
+        size: height and width of the images.
+
+    Raises:
+        UserError: a mask is missing, has another size, or all are black.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--masks {folder}: there is no such folder")
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.is_file()}
+    missing = [name for name in names if Path(name).stem not in files]
+    if missing:
+        raise UserError(f"{folder} has no mask for {missing[0]}, and for {len(missing)} of {len(names)} images in all")
+    masks = []
+    for name in names:
+        path = files[Path(name).stem]
+        try:
+            mask = torch.from_numpy(read_image(path).copy()).float().mean(-1) / 255
+        except UnreadableImageError as error:
+            raise UserError(f"cannot read {path}: {error}") from None
+        if tuple(mask.shape) != tuple(size):
+            raise UserError(
+                f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels, but its image {size[1]} x {size[0]}: masks must "
+                "have the size of the images"
+            )
+        masks.append(mask[None])
+    together = torch.stack(masks)
+    if not bool((together > 0).any()):
+        raise UserError(f"all masks in {folder} are black: white is what is edited")
+    return together
+
+
+def _visible(edited: Tensor, original: Tensor) -> Tensor:
+    """Where images (..., 3, H, W) differ visibly: (..., H, W), 0 or 1."""
+    return ((edited - original).abs().amax(-3) > CHANGED).float()
 
 
 def image_hash(image: Tensor) -> str:
@@ -213,6 +271,7 @@ def write_edit(edit: Edit, names: list[str], data: Path, folder: Path) -> None:
         )
     request = {
         **asdict(edit.request),
+        "masks": None if edit.request.masks is None else str(edit.request.masks.absolute()),
         "editor": {**asdict(edit.request.editor), "weights": str(edit.request.editor.weights)},
     }
     content = {
@@ -220,6 +279,7 @@ def write_edit(edit: Edit, names: list[str], data: Path, folder: Path) -> None:
         "request": request,
         "keep_ratio": edit.keep_ratio,
         "mean_change": edit.mean_change,
+        "undone_by_masks": edit.undone,
         "views": views,
     }
     with replacing(folder / MANIFEST) as file:

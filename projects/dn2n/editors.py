@@ -13,7 +13,7 @@ from kornia.filters import bilateral_blur, sobel
 from torch import Tensor
 
 from perception.engine.errors import UserError
-from projects.dn2n.diffusion import InstructPix2Pix
+from projects.dn2n.diffusion import InstructPix2Pix, NullText
 from projects.dn2n.editor_settings import EditorSettings
 from projects.dn2n.perturbation import perturb_views, seeded
 
@@ -175,5 +175,6 @@ EDITORS: dict[str, Callable[[EditorSettings], ImageEditor]] = {
     "classical": ClassicalEditor,
     "identity": IdentityEditor,
     "ip2p": InstructPix2Pix,
+    "null_text": NullText,
 }
 """By name; a further editor is one more entry."""

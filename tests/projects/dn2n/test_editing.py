@@ -13,7 +13,7 @@ from perception.studio.errors import SceneError
 from projects.dn2n.bank import SceneSpan, poses_of
 from projects.dn2n.captions import FixedCaption, TemplatePrompts
 from projects.dn2n.consistency import warped_error
-from projects.dn2n.editing import EditRequest, edit_scene, use_edit, write_edit
+from projects.dn2n.editing import EditRequest, edit_scene, read_masks, save_image, use_edit, write_edit
 from projects.dn2n.editors import COLOURS, OPERATIONS, ClassicalEditor, EditorSettings, make_editor, operations_of
 from projects.dn2n.embeddings import make_embedding
 from projects.dn2n.filtering import FilterSettings, HistogramEmbedding, dropped, image_scores, select
@@ -76,7 +76,7 @@ def test_jitter_differs_between_views_and_repeats(views):
 
 
 def test_editors_that_are_missing_are_one_sentence():
-    with pytest.raises(UserError, match="no editor 'magic'; there are: classical, identity, ip2p"):
+    with pytest.raises(UserError, match="no editor 'magic'; there are: classical, identity, ip2p, null_text"):
         make_editor(EditorSettings("magic"))
     with pytest.raises(UserError, match="ip2p needs"):
         make_editor(EditorSettings("ip2p"))
@@ -194,6 +194,43 @@ def test_identity_leaves_images_bit_for_bit(bank, tmp_path):
     assert edit.keep_ratio == 1
     assert torch.equal(edit.survivors().images, bank.all)
     assert edit.changed_share == 0
+
+
+def test_masks_keep_an_edit_where_it_belongs(bank, tmp_path):
+    """An editor that tints everything, and masks of the right half."""
+    names = [f"view_{number}.jpg" for number in range(20)]
+    height, width = bank.all.shape[-2:]
+    half = torch.zeros(3, height, width)
+    half[:, :, width // 2 :] = 1
+    (tmp_path / "masks").mkdir()
+    for name in names:
+        save_image(tmp_path / "masks" / f"{Path(name).stem}.png", half)
+    masks = read_masks(tmp_path / "masks", names, (height, width))
+    request = EditRequest("red", masks=tmp_path / "masks")
+    editor, embedding = make_editor(request.editor), HistogramEmbedding()
+    whole = edit_scene(bank, 0, replace(request, masks=None), editor, embedding, tmp_path / "cache")
+    edit = edit_scene(bank, 0, request, editor, embedding, tmp_path / "cache", masks=masks)
+    assert torch.equal(edit.images[..., : width // 2], bank.all[..., : width // 2])
+    assert torch.equal(edit.images[..., width // 2 :], whole.images[..., width // 2 :])
+    assert whole.undone is None
+    left = (whole.images - bank.all).abs().amax(1)[..., : width // 2] > 10 / 255
+    assert edit.undone == pytest.approx(float(left.sum()) / (whole.changed_share * 20 * height * width), rel=1e-4)
+    assert edit.changed_share == pytest.approx(whole.changed_share * (1 - edit.undone), rel=1e-4)
+    write_edit(edit, names, Path("scene"), tmp_path)
+    use_edit(bank, tmp_path)
+    torch.testing.assert_close(bank.edits[0].images, edit.images[edit.selection.keep], rtol=0, atol=0.51 / 255)
+
+    save_image(tmp_path / "masks/view_0.png", torch.ones(3, 10, 20))
+    with pytest.raises(UserError, match="20 x 10 pixels, but its image"):
+        read_masks(tmp_path / "masks", names, (height, width))
+    (tmp_path / "masks/view_3.png").unlink()
+    with pytest.raises(UserError, match=r"no mask for view_3\.jpg, and for 1 of 20 images in all"):
+        read_masks(tmp_path / "masks", names, (height, width))
+    with pytest.raises(UserError, match="there is no such folder"):
+        read_masks(tmp_path / "none", names, (height, width))
+    save_image(tmp_path / "masks/view_3.png", torch.zeros(3, height, width))
+    with pytest.raises(UserError, match="are black"):
+        read_masks(tmp_path / "masks", names[3:4], (height, width))
 
 
 def test_views_are_edited_again_where_too_few_are_left(bank, tmp_path):
