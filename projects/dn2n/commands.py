@@ -122,9 +122,10 @@ def edit_and_render(
     if edit.mean_change < LITTLE and request.editor.name != "identity":
         yield f"warning: the edit hardly changes the images (below {LITTLE}): is the prompt what was meant?"
     cameras, _ = trained.views("train")
-    pictures = {view: trained.render(cameras, view)["rgb"].movedim(-1, 0) for view in shown_views(edit)}
-    write_report(edit, pictures, out / "report.jpg")
-    yield from _agreement(trained, edit, pairs, depths)
+    shown = shown_views(edit)
+    pictures = {view: trained.render(cameras, view)["rgb"].movedim(-1, 0) for view in dict.fromkeys((*shown, *depths))}
+    write_report(edit, {view: pictures[view] for view in shown}, out / "report.jpg")
+    yield from _agreement(trained, edit, pairs, depths, pictures)
     path = trained.write_config(out)
     yield f"report: {out / 'report.jpg'}; nerfstudio's commands show the edit with --load-config {path}"
     yield from (line for line in render_views(trained, out / "renders", split, camera_path) if "psnr" not in line)
@@ -145,14 +146,19 @@ def _depths(trained: Trained, pairs: list[tuple[int, int]]) -> dict[int, Tensor]
     }
 
 
-def _agreement(trained: Trained, edit: Edit, pairs: list[tuple[int, int]], depths: dict[int, Tensor]) -> Iterator[str]:
+def _agreement(
+    trained: Trained,
+    edit: Edit,
+    pairs: list[tuple[int, int]],
+    depths: dict[int, Tensor],
+    pictures: dict[int, Tensor],
+) -> Iterator[str]:
     """How well edited and rendered views agree, warped by the depths of the unedited scene."""
-    cameras, _ = trained.views("train")
     views = list(depths)
     place = {view: number for number, view in enumerate(views)}
     stacked, vectors = torch.stack([depths[view] for view in views]), trained.bank.cameras[views]
     own = [(place[one], place[other]) for one, other in pairs]
-    rendered = torch.stack([trained.render(cameras, view)["rgb"].movedim(-1, 0) for view in views])
+    rendered = torch.stack([pictures[view] for view in views])
     errors = [
         warped_error(images, stacked, vectors, own) for images in (edit.originals[views], edit.images[views], rendered)
     ]

@@ -22,7 +22,7 @@ STEPS = 6
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     out = tmp_path_factory.mktemp("scenes") / "scenes"
-    scenes.write(out, scenes.Params(num_train=2, num_unseen=2, views=9, size=32))
+    scenes.write(out, scenes.Params(num_train=2, num_unseen=2, views=9, size=24))
     return out
 
 
