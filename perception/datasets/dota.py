@@ -27,7 +27,8 @@ class Labels:
 def read_labels(path: str | Path) -> Labels:
     """Read a label file, with or without the header lines `imagesource:` and `gsd:`.
 
-    An object is a line `x1 y1 x2 y2 x3 y3 x4 y4 class difficulty`; a missing difficulty is 0.
+    An object is a line `x1 y1 x2 y2 x3 y3 x4 y4 class difficulty`, or the same with a comma behind each of these, as
+    other tools write it; a missing difficulty is 0.
 
     Raises:
         ValueError: a line is something else, or not UTF-8.
@@ -35,15 +36,16 @@ def read_labels(path: str | Path) -> Labels:
     """
     corners, classes, difficulty = [], [], []
     for number, line in enumerate(read_lines(path), start=1):
-        items = line.split()
-        if not items or line.startswith(_HEADERS):
+        if not line.strip() or line.startswith(_HEADERS):
             continue
+        # A decimal comma leaves two numbers between commas, which are no number.
+        items = [item.strip() for item in line.strip().removesuffix(",").split(",")] if "," in line else line.split()
         try:
             values = [float(item) for item in items[:8]]
             level = int(items[9]) if len(items) > 9 else 0
         except ValueError:
             values = []
-        if len(values) != 8 or len(items) not in (9, 10) or not np.isfinite(values).all():
+        if len(values) != 8 or len(items) not in (9, 10) or not items[8] or not np.isfinite(values).all():
             raise ValueError(f"{path}, line {number}: expected 8 coordinates, a class and a difficulty, not {line!r}")
         corners.append(values)
         classes.append(items[8])

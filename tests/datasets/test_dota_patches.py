@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.datasets.dota import read_labels
 from perception.datasets.dota_patches import DotaPatches, DotaV15Patches
 from perception.engine.errors import UserError
 
@@ -35,6 +36,28 @@ def test_whole_images_and_images_without_labels(tmp_path):
     assert found.get_data_info(0)["instances"][0]["bbox_label"] == 15
     bare = DotaPatches(data_root=str(tmp_path), data_prefix=dict(img_path="images/"), test_mode=True, pipeline=[])
     assert [bare.get_data_info(i)["img_id"] for i in range(len(bare))] == ["P0", "P1"]
+
+
+def test_fields_between_commas(tmp_path):
+    path = tmp_path / "P0.txt"
+    path.write_text(
+        "1.5,2,7,2,7,5,1,5,ship,1\n1, 2, 7, 2, 7, 5, 1, 5, ground-track-field, 0\n1,2,7,2,7,5,1,5,plane\n"
+        "1 2 7 2 7 5 1 5 ship 2\n1,2,7,2,7,5,1,5,small vehicle,0,\n"
+    )
+    found = read_labels(path)
+    assert found.corners[0].tolist() == [[1.5, 2], [7, 2], [7, 5], [1, 5]]
+    assert (found.corners[1:] == [[1, 2], [7, 2], [7, 5], [1, 5]]).all()
+    assert found.classes == ("ship", "ground-track-field", "plane", "ship", "small vehicle")
+    assert found.difficulty == (1, 0, 0, 2, 0)
+    for line in (
+        "1,5 2,5 7,5 2,5 7,5 5,5 1,5 5,5 ship 0",
+        "1,2,7,2,7,5,1,5",
+        "1,2,7,2,7,5,1,5,,0",
+        "1,2,7,2,7,5,1 5,ship,0",
+    ):
+        path.write_text(f"1 2 7 2 7 5 1 5 ship 0\n{line}\n")
+        with pytest.raises(ValueError, match="line 2: expected 8 coordinates"):
+            read_labels(path)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,28 @@ def evaluate(file, classes=CLASSES, metric="bbox", metainfo=None, samples=None, 
     return measure.evaluate(len(samples))
 
 
+def masks_found(folder, entries, masks):
+    """Average precision of masks (30, 40), best first, in one image with these objects of one class."""
+
+    def change(data):
+        data["images"] = data["images"][:1]
+        data["annotations"] = [
+            dict(entry, id=number, image_id=1, category_id=1) for number, entry in enumerate(entries, start=1)
+        ]
+
+    file = write(folder, change)
+    boxes = torch.tensor([rle.toBbox(rle.encode(mask)).tolist() for mask in masks])
+    boxes[:, 2:] += boxes[:, :2]
+    found = dict(
+        bboxes=boxes,
+        scores=torch.linspace(0.9, 0.5, len(masks)),
+        labels=torch.zeros(len(masks), dtype=torch.long),
+        masks=[rle.encode(mask) for mask in masks],
+    )
+    sample = dict(img_id=1, img_path="images/1.png", ori_shape=(30, 40), pred_instances=found)
+    return evaluate(file, metric="segm", samples=[sample])["coco/segm_mAP"]
+
+
 @pytest.mark.parametrize("metric", ["bbox", "segm"])
 def test_equal_to_the_stock_metric_in_the_order_of_the_file(tmp_path, metric):
     file = write(tmp_path)
@@ -178,6 +200,37 @@ def test_one_object_as_a_crowd_counts_neither_way(tmp_path):
 
     scores = evaluate(write(tmp_path / "crowds", all_crowds), **segm)
     assert scores["coco/bbox_mAP"] == scores["coco/segm_mAP"] == -1  # pycocotools' word for no figure
+
+
+def test_what_lies_in_a_crowd_is_no_false_alarm(tmp_path):
+    """Less than half of an object is what is found: of a crowd it counts neither way, of an object it is too little."""
+    square = np.zeros((30, 40), np.uint8, order="F")
+    square[5:25, 10:30] = 1
+    half = np.zeros_like(square)
+    half[5:14, 10:30] = 1
+    other = np.zeros_like(square)
+    other[0:4, 0:4] = 1
+    runs = dict(size=[30, 40], counts=rle.encode(square)["counts"].decode())
+    figures = {}
+    for crowd, form in ((0, runs), (0, [[10, 5, 30, 5, 30, 25, 10, 25]]), (1, runs)):
+        entries = [
+            dict(iscrowd=crowd, area=400, bbox=[10, 5, 20, 20], segmentation=form),
+            dict(iscrowd=0, area=16, bbox=[0, 0, 4, 4], segmentation=[[0, 0, 4, 0, 4, 4, 0, 4]]),
+        ]
+        figures[crowd, type(form)] = masks_found(tmp_path / f"{crowd}{type(form).__name__}", entries, [half, other])
+    assert figures[0, dict] == figures[0, list] == pytest.approx(0.2525, abs=1e-3)  # one of two, after a false alarm
+    assert figures[1, dict] == pytest.approx(1.0)
+
+
+def test_thin_objects_are_evaluated(tmp_path):
+    """A line a pixel wide, and a single pixel: found as they are, they are found entirely."""
+    line, pixel = (np.zeros((30, 40), np.uint8, order="F") for _ in range(2))
+    line[7, 3:9], pixel[29, 39] = 1, 1
+    entries = [
+        dict(iscrowd=0, area=6, bbox=[3, 7, 6, 1], segmentation=[[3, 7, 9, 7, 9, 8, 3, 8]]),
+        dict(iscrowd=0, area=1, bbox=[39, 29, 1, 1], segmentation=[[39, 29, 40, 29, 40, 30, 39, 30]]),
+    ]
+    assert masks_found(tmp_path, entries, [line, pixel]) == pytest.approx(1.0)
 
 
 def test_subset_of_classes(tmp_path):

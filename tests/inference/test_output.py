@@ -216,6 +216,24 @@ def test_pictures_have_names_of_their_own():
     }
 
 
+def test_equal_names_in_different_folders_are_different_images(tmp_path):
+    folder = tmp_path / "folder"
+    names = ["X.PNG", "X.png", "a/img1/000001.jpg", "b/img1/000001.jpg"]
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x" * (number + 3))
+    with _open(tmp_path, folder) as output:
+        for number, source in enumerate(_scan(folder).sources):
+            _add(output, source, np.resize(ROTATED, (number + 1, 5)))
+        output.finish(LABELS, {})
+    found = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [image["file_name"] for image in found["images"]] == names
+    counts = [[entry["image_id"] for entry in found["annotations"]].count(image["id"]) for image in found["images"]]
+    assert counts == [1, 2, 3, 4]
+    for kind in ("images", "geojson"):
+        assert len([path for path in (tmp_path / "out" / kind).rglob("*") if path.is_file()]) == len(names)
+
+
 def test_a_journal_takes_the_later_of_two_lines(tmp_path):
     (tmp_path / "j").write_bytes(b'{"file_name": "a", "n": 1}\n{"file_name": "b"}\n{"file_name": "a", "n": 2}\n')
     with closing(Journal(tmp_path / "j", lambda record: True)) as journal:

@@ -117,6 +117,18 @@ def test_what_a_tile_holds_whole_is_not_enlarged():
     assert max(width for _, width in extents) <= 2 * 22 + 1
 
 
+def test_lines_and_single_pixels_come_out_as_they_are():
+    """The last pixel counts: boxes end behind it, and nothing is dropped for having no width."""
+    spans = [(4, 0, 8, 4), (7, 17, 8, 18), (30, 9, 36, 10), (11, 20, 12, 39), (59, 39, 60, 40)]
+    masks = bars(60, 40, *spans)
+    found = merged(masks, 60, 40, Tiling(24, 8))
+    assert same(found, masks, 60, 40)
+    assert sorted(map(tuple, found.boxes.tolist())) == sorted(spans)
+    assert [int(crop.inside.sum()) for crop in found.masks] == [
+        int((x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in found.boxes
+    ]
+
+
 def test_masks_that_end_before_the_edge_of_their_tile():
     """Masks of 28 cells a side end somewhere in the cell that the edge cuts; parts are joined all the same."""
     (mask,) = bars(1000, 300, (100, 90, 900, 200))

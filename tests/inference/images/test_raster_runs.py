@@ -13,6 +13,8 @@ from tests.inference.conftest import make_image
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.xdist_group("inference")
 WIDTH, HEIGHT = 200, 150
+# The origin is no whole number of pixels: places follow from the file's own transform, never from those of tiles.
+PLACE = (0.3, 0, 100000.7, 0, -0.3, 5600000.1)
 HOLE = np.zeros((HEIGHT, WIDTH), bool)
 HOLE[:, 120:] = True
 
@@ -28,7 +30,7 @@ def folder(tmp_path):
     for name, bands, options in (("deep.tif", samples, {"nodata": 0}), ("plain.tif", pixels, {})):
         with rasterio.open(
             folder / name, "w", driver="GTiff", width=WIDTH, height=HEIGHT, count=3, dtype=bands.dtype,
-            crs="EPSG:32633", transform=rasterio.Affine(0.5, 0, 400000, 0, -0.5, 5600000), **options,
+            crs="EPSG:32633", transform=rasterio.Affine(*PLACE), **options,
         ) as file:  # fmt: skip
             file.write(bands)
     return folder
@@ -53,7 +55,7 @@ def test_label_maps_lie_where_the_image_does_and_have_nothing_without_data(segme
             labels = file.read(1)
             assert np.array_equal(labels, image)
             assert file.crs.to_epsg() == 32633
-            assert tuple(file.transform)[:6] == (0.5, 0, 400000, 0, -0.5, 5600000)
+            assert tuple(file.transform)[:6] == PLACE
         assert np.array_equal(labels == 255, HOLE if name == "deep" else np.zeros_like(HOLE))
     images = json.loads((out / "predictions.json").read_text())["images"]
     assert [image["label_map_tiff"] for image in images] == ["labels/deep.tif", "labels/plain.tif"]
@@ -79,10 +81,12 @@ def test_objects_lie_on_data(retinanet, folder, tmp_path, tiling):
     places = json.loads((out / "geojson/deep.tif.crs.geojson").read_text())["features"]
     assert len(places) == len(deep["detections"])
     for place, entry in zip(places, deep["detections"]):
-        x, y, _, height = entry["bbox"]
+        x, y, width, height = entry["bbox"]
         corners = np.array(place["geometry"]["coordinates"][0])
-        assert corners[:, 0].min() == pytest.approx(400000 + x / 2, abs=1e-2)
-        assert corners[:, 1].min() == pytest.approx(5600000 - (y + height) / 2, abs=1e-2)
+        assert corners[:, 0].min() == pytest.approx(100000.7 + 0.3 * x, abs=2e-3)
+        assert corners[:, 0].max() == pytest.approx(100000.7 + 0.3 * (x + width), abs=2e-3)
+        assert corners[:, 1].min() == pytest.approx(5600000.1 - 0.3 * (y + height), abs=2e-3)
+        assert corners[:, 1].max() == pytest.approx(5600000.1 - 0.3 * y, abs=2e-3)
 
 
 def test_how_samples_are_read_is_a_setting_of_the_run(retinanet, folder, tmp_path, run_tool):

@@ -488,22 +488,24 @@ def test_tilted_bridge_over_many_windows(tmp_path):
 
 
 def test_labels_of_other_habits_end_in_a_sentence(folders, tmp_path):
-    """Names in other letters, commas, a class in front; header lines, no difficulty and no objects are understood."""
+    """Names in other letters, decimal commas, a class in front; header lines, commas, no difficulty and no objects are
+    understood."""
     scene = tmp_path / "scene"
     shutil.copytree(folders / "scene", scene)
     label = scene / "labelTxt" / "a__b.txt"
     quad = "10 10 60 10 60 30 10 30"
     for text, message in (
         (f"{quad} Bridge 0", "class 'Bridge' .'bridge'.."),
-        (f"{quad.replace(' ', ',')},bridge,0", "line 1: expected 8 coordinates"),
+        (f"{quad.replace(' ', ',5 ')},5 bridge 0", "line 1: expected 8 coordinates"),
         (f"0 {quad}", "class '30'"),
     ):
         label.write_text(text)
         with pytest.raises(UserError, match=message):
             GLHBridge(data_root=str(scene), ann_file="labelTxt/", data_prefix=dict(img_path="images/"))
-    label.write_text(f"imagesource:GoogleEarth\ngsd:0.5\n{quad} bridge\n{quad} bridge 2\n")
+    commas = f"{quad.replace(' ', ',')},bridge,0\n"
+    label.write_text(f"imagesource:GoogleEarth\ngsd:0.5\n{quad} bridge\n{quad} bridge 2\n{commas}")
     read = GLHBridge(data_root=str(scene), ann_file="labelTxt/", data_prefix=dict(img_path="images/"))
-    assert [len(read.get_data_info(k)["instances"]) for k in range(2)] == [2, 0]
+    assert [len(read.get_data_info(k)["instances"]) for k in range(2)] == [3, 0]
 
 
 def test_sources_without_labels(folders, tmp_path):
