@@ -47,7 +47,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
     mesh = commands.add_parser("mesh", help="write the surface with materials, in the frame of the scene's files")
     _add_run(mesh)
-    mesh.add_argument("--out", type=Path, required=True, help=".glb or .ply file")
+    mesh.add_argument("--out", type=Path, required=True, help=".glb or .ply file; its frame goes to a .json beside it")
     mesh.add_argument("--resolution", type=int, default=512, help="vertices per side (default: 512)")
     mesh.set_defaults(command=write_mesh_of_run)
 
@@ -94,6 +94,7 @@ def relight_run(args: argparse.Namespace) -> None:
 
 def write_mesh_of_run(args: argparse.Namespace) -> None:
     """`rise-sdf mesh`."""
+    from perception.engine.atomic import replacing
     from projects.rise_sdf.mesh import FORMATS, extract_mesh, to_input_frame, write_mesh
 
     if args.out.suffix.lower() not in FORMATS:
@@ -103,8 +104,11 @@ def write_mesh_of_run(args: argparse.Namespace) -> None:
     pipeline = _load(args.run)
     mesh = extract_mesh(pipeline.model.field, args.resolution)
     outputs = pipeline.datamanager.train_dataparser_outputs
-    to_input_frame(mesh, outputs.dataparser_transform, float(outputs.dataparser_scale))
+    moved = to_input_frame(mesh, outputs.dataparser_transform, float(outputs.dataparser_scale))
     write_mesh(mesh, args.out)
+    frame = {"frame": "that of the scene's files", "from_the_field's_frame": moved.tolist()}
+    with replacing(args.out.with_suffix(".json")) as file:
+        file.write((json.dumps(frame, indent=2) + "\n").encode())
     size = " x ".join(f"{side:.4g}" for side in mesh.bounds[1] - mesh.bounds[0])
     print(f"{args.out}: {len(mesh.vertices)} vertices, {len(mesh.faces)} faces, {size} in the scene's units")
 

@@ -96,9 +96,8 @@ rise_sdf_tiny = _method(
         target_samples=10_000,
     ),
     TensoIRDataParserConfig(),
-    {"geometry": 0.005, "texture": 0.005, "variance": 0.003, "emitter": 0.02},
+    {**RATES, "variance": 0.003, "emitter": 0.02},
     warmup_steps=50,
-    eps=1e-12,
     steps_per_save=200,
 )
 

@@ -52,21 +52,24 @@ def _march(field: RiseSDF, box: np.ndarray, resolution: int) -> trimesh.Trimesh:
     axes = [np.linspace(low, high, resolution, dtype=np.float32) for low, high in box.T]
     device = field.light.base.device
     parts = []
+    volume = np.empty((0, resolution, resolution), np.float32)
     for start in range(0, resolution - 1, SLAB):
-        layers = axes[0][start : start + SLAB + 1]  # neighbouring slabs share a layer
+        # Neighbouring slabs share a layer, and its values: computed twice, they might differ in their last bits.
+        layers = axes[0][start + (start > 0) : start + SLAB + 1]
         grid = torch.from_numpy(np.stack(np.meshgrid(layers, *axes[1:], indexing="ij"), -1)).view(-1, 3)
         values = torch.cat([field.surface.sdf.distance(part.to(device)).cpu() for part in grid.split(POINTS)])
-        volume = values.view(len(layers), resolution, resolution).numpy()
+        volume = np.concatenate([volume[-1:], values.view(-1, resolution, resolution).numpy()])
         if not volume.min() < 0 < volume.max():
             continue
-        spacing = (box[1] - box[0]) / (resolution - 1)
-        corners, faces, _, _ = marching_cubes(volume, 0.0, spacing=tuple(spacing), gradient_direction="ascent")
-        corners += [layers[0], *box[0, 1:]]
+        corners, faces, _, _ = marching_cubes(volume, 0.0, gradient_direction="ascent")
+        # In whole steps of the lattice, vertices of the layer that two slabs share are the same to the last bit.
+        corners = np.add(corners, [start, 0, 0], dtype=np.float64)
         parts.append(trimesh.Trimesh(corners, faces, process=False))
     if not parts:
         raise UserError("the field has no surface at level 0: train it for longer, or with a mask")
     mesh = trimesh.util.concatenate(parts)
     mesh.merge_vertices()
+    mesh.vertices = box[0] + mesh.vertices * ((box[1] - box[0]) / (resolution - 1))
     return mesh
 
 
@@ -81,17 +84,23 @@ def _materials(field: RiseSDF, vertices: Tensor) -> tuple[np.ndarray, np.ndarray
     return colours.byte().numpy(), values[:, 3].numpy(), values[:, 4].numpy()
 
 
-def to_input_frame(mesh: trimesh.Trimesh, transform: Tensor, scale: float) -> None:
-    """Move a mesh from the frame in which a scene was read to that of its files.
+def to_input_frame(mesh: trimesh.Trimesh, transform: Tensor, scale: float) -> np.ndarray:
+    """Move a mesh from the frame in which a scene was read to that of its files; one that is mirrored stays wound
+    outwards.
 
     Args:
         mesh: is changed.
         transform: (3, 4) by which the data parser moved poses.
         scale: by which it scaled them afterwards.
+
+    Returns:
+        The matrix (4, 4) by which vertices were moved.
     """
     matrix = np.eye(4)
     matrix[:3] = transform.double().numpy() * scale
-    mesh.apply_transform(np.linalg.inv(matrix))
+    inverse = np.linalg.inv(matrix)
+    mesh.apply_transform(inverse)
+    return inverse
 
 
 def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
