@@ -229,8 +229,9 @@ class SurfaceModel(RadianceModel):
 
     def get_image_metrics_and_images(self, outputs: dict, batch: dict) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Besides those of all methods: ``psnr_phys`` and ``ssim_phys`` of the shaded colours; where the truth is
-        known, PSNR of albedo, roughness, metallic and relit pictures after scaling, the factors of albedo, and the mean
-        angle ``normal_mae`` in degrees."""
+        known, PSNR of albedo, roughness, metallic and relit pictures after scaling (``_unlit``: of those under the
+        learned light, which relit ones have to beat), the factors of albedo, and the mean angle ``normal_mae`` in
+        degrees."""
         metrics, images = super().get_image_metrics_and_images(outputs, batch)
         target = self.target(batch)
         if "rgb_phys" in outputs:
@@ -257,6 +258,7 @@ class SurfaceModel(RadianceModel):
                 value, _ = scaled_psnr(outputs[name], true[name], mask)
                 metrics[f"{name}_psnr"] = float(value)
                 metrics[f"{name}_psnr_unscaled"] = float(psnr(outputs[name], true[name]))
+                metrics[f"{name}_psnr_unlit"] = float(scaled_psnr(outputs["rgb_phys"], true[name], mask)[0])
                 images[name] = torch.cat([true[name], outputs[name].clamp(0, 1)], 1)
         return metrics, images
 

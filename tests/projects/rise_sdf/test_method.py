@@ -86,7 +86,7 @@ def test_ns_eval_measures_materials_and_relit_views(finished, registered, tmp_pa
     ComputePSNR(load_config=registered, output_path=tmp_path / "metrics.json").main()
     found = json.loads((tmp_path / "metrics.json").read_text())["results"]
     wanted = {"psnr", "ssim", "psnr_phys", "ssim_phys", "albedo_psnr", "roughness_psnr", "normal_mae"}
-    wanted |= {"relit_sunset_psnr", "relit_studio_psnr", "albedo_scale_g"}
+    wanted |= {"relit_sunset_psnr", "relit_studio_psnr", "relit_studio_psnr_unlit", "albedo_scale_g"}
     assert wanted <= found.keys()
     assert all(np.isfinite(found[name]) for name in wanted)
     assert 0 < found["normal_mae"] < 120
@@ -155,6 +155,8 @@ def test_command_writes_a_mesh(registered, tmp_path):
         assert mesh.volume > 0
         assert 0.5 < mesh.bounding_sphere.primitive.radius < 1.6
         assert len(mesh.visual.vertex_colors) == len(mesh.vertices)
+        frame = json.loads((tmp_path / "mesh.json").read_text())
+        assert np.allclose(frame["from_the_field's_frame"], np.eye(4))
 
 
 def test_commands_refuse_in_one_sentence(registered, tmp_path):
