@@ -105,13 +105,13 @@ def start_fine(coarse: DirectVoxGO, settings: FineSettings) -> DirectVoxGO:
     """A fine field in the box of what the coarse one found, with its free space.
 
     Raises:
-        UserError: the coarse field is empty.
+        UserError: the coarse field is empty, or as good as that.
     """
     try:
         low, high = occupied_bounds(coarse, settings.bbox_thres, settings.world_bound_scale)
-    except ValueError as error:
+        field = make_fine(low, high, settings, align_corners=coarse.align_corners).to(low.device)
+    except ValueError as error:  # a flat box has no room for the voxels of the fine field either
         raise UserError(f"{error}: check the poses and near/far, or train the coarse stage for longer") from None
-    field = make_fine(low, high, settings, align_corners=coarse.align_corners).to(low.device)
     field.set_mask(inherited_mask(coarse, field.grid_points(), settings.mask_cache_thres))
     return field
 
@@ -144,13 +144,18 @@ def occupied_bounds(field: DirectVoxGO, threshold: float, enlarge: float = 1.05)
     """The box around the lattice points whose opacity exceeds ``threshold``, its sides ``enlarge`` times as long.
 
     Raises:
-        ValueError: no point does: the field is empty.
+        ValueError: no point does: the field is empty; or they lie in one plane.
     """
     points = field.grid_points()
     occupied = points[field.alpha_at(points) > threshold]
     if not len(occupied):
         raise ValueError(f"no voxel of the coarse field has an opacity above {threshold}: it has learnt empty space")
     low, high = occupied.amin(0), occupied.amax(0)
+    if not bool((high > low).all()):
+        raise ValueError(
+            f"the voxels of the coarse field with an opacity above {threshold} are {len(occupied)} in one plane and "
+            "span no volume"
+        )
     margin = (high - low) * (enlarge - 1) / 2
     return low - margin, high + margin
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from perception.engine.errors import UserError
 from perception.radiance.dvgo import DirectVoxGO
+from perception.radiance.dvgo_settings import FineSettings
 from perception.radiance.dvgo_stages import (
     clear_near_cameras,
     count_views,
@@ -14,6 +16,7 @@ from perception.radiance.dvgo_stages import (
     inherited_mask,
     occupied_bounds,
     progressive_resolutions,
+    start_fine,
 )
 from perception.radiance.losses import dvgo_losses
 from perception.radiance.optim import MaskedAdam
@@ -131,6 +134,9 @@ def test_steps_from_coarse_to_fine():
     coarse.density.grid.data.fill_(-50)
     with pytest.raises(ValueError, match="empty"):
         occupied_bounds(coarse, threshold=0.1)
+    coarse.density.grid.data[0, 0, 4:8, 4:8, 5] = 5  # what a stage that was too short has found
+    with pytest.raises(UserError, match=r"16 in one plane and span no volume: .* train the coarse stage for longer"):
+        start_fine(coarse, FineSettings())
 
 
 @pytest.mark.slow
