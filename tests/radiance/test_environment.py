@@ -128,6 +128,29 @@ def test_latlong_and_back():
     assert float(psnr(cube_to_latlong(latlong_to_cube(image, 64, up="y"), 64, 128, up="y"), image)) > 45
 
 
+# Where the lower left of each face lies, by OpenGL's table of s and t; there, an L has its corner.
+LOWER_LEFT = [(1, -0.5, 0.5), (-1, -0.5, -0.5), (-0.5, 1, 0.5), (-0.5, -1, -0.5), (-0.5, -0.5, 1), (0.5, -0.5, -1)]
+
+
+@pytest.mark.parametrize("up", ["z", "y"])
+def test_marks_on_faces_stay_where_they_are_and_are_not_mirrored(up):
+    """An L of another brightness on each face, as a lat-long map and back."""
+    size = 32
+    marks = torch.zeros(6, size, size, 1)
+    marks[:, 6:26, 6:10] = 1
+    marks[:, 22:26, 6:22] = 1
+    marks *= torch.arange(1.0, 7).view(6, 1, 1, 1)
+    image = cube_to_latlong(marks, 256, 512, up=up)
+    again = latlong_to_cube(image, size, up=up)
+    assert float((again - marks).square().mean()) < 0.02 * float(marks.square().mean())
+    corners = torch.tensor(LOWER_LEFT)
+    seen = sample_latlong(image, corners, up=up)[:, 0].tolist()
+    assert seen == pytest.approx([1, 2, 3, 4, 5, 6], abs=0.1)
+    # The lower right is free: there a mirrored L would have its corner.
+    right = [(1, -0.5, -0.5), (-1, -0.5, 0.5), (0.5, 1, 0.5), (0.5, -1, -0.5), (0.5, -0.5, 1), (-0.5, -0.5, -1)]
+    assert sample_latlong(image, torch.tensor(right), up=up).abs().max() < 0.1
+
+
 def test_axes_of_latlong_maps():
     quarters = torch.zeros(32, 64, 3)
     quarters[:, 30:34, 0] = 1  # middle column: +x
