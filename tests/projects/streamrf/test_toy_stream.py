@@ -17,7 +17,7 @@ SHIFT, KEEP = 0.08, 1.0
 
 
 def camera_rays(number):
-    """Rays of a camera of a rig that faces forward, four by four on a sphere around the box, which look at its centre."""
+    """Rays of a camera of a forward-facing rig, four by four on a sphere around the box, which look at its centre."""
     row, column = (2 * part / 3 - 1 for part in divmod(number, 4))
     place = torch.tensor([2.6, 1.5 * column, 1.5 * row])
     place = 2.6 * place / place.norm()

@@ -74,7 +74,7 @@ def test_motion_between_frames_is_told(tmp_path, capsys, stride, warned):
 
 
 def test_the_viewer_shows_any_frame(finished, monkeypatch):
-    _, pipeline, _, step = eval_setup(finished.base_dir / "config.yml", test_mode="test")
+    _, pipeline, _, _ = eval_setup(finished.base_dir / "config.yml", test_mode="test")
     model, folder = pipeline.model, finished.base_dir / "stream"
     [(path, slider)] = parse_object(pipeline, ViewerElement, "Custom Elements")
     assert (path, slider.min, slider.max, slider.value) == ("Custom Elements/frame_slider", 0, FRAMES - 1, FRAMES - 1)
