@@ -39,6 +39,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     _add_common(edit)
     edit.add_argument("--prompt", required=True, help="what the scene shall look like")
     edit.add_argument("--source-caption", default="a photo of a scene", help="what it looks like (%(default)s)")
+    edit.add_argument(
+        "--caption-weights", type=Path, help="local folder of BLIP, which says what it looks like instead"
+    )
     edit.add_argument("--editor", default="classical", help="classical, identity, ip2p or null_text (%(default)s)")
     edit.add_argument("--editor-weights", type=Path, help="local folder of diffusers weights, for ip2p and null_text")
     edit.add_argument("--strength", type=float, default=1.0, help="of the classical editor, 0 to 1 (%(default)s)")
@@ -96,6 +99,7 @@ def render_command(args: argparse.Namespace) -> None:
 
 def edit_command(args: argparse.Namespace) -> None:
     """`dn2n edit`."""
+    from projects.dn2n.captions import BlipCaption
     from projects.dn2n.commands import edit_and_render
     from projects.dn2n.editing import EditRequest
     from projects.dn2n.editors import EditorSettings, make_editor
@@ -124,7 +128,11 @@ def edit_command(args: argparse.Namespace) -> None:
     )
     request.check()
     editor, embedding = make_editor(request.editor), make_embedding(args.embedding, args.clip_weights)
+    blip = BlipCaption(args.caption_weights) if args.caption_weights is not None else None
     trained = _trained(args)
+    if blip is not None:
+        request.source_caption = blip.caption(trained.bank.image(0))
+        print(f"BLIP's caption of the first view: {request.source_caption!r}")
     cache = args.cache or args.out / "cache"
     for line in edit_and_render(trained, request, editor, embedding, cache, args.out, args.split, args.camera_path):
         print(line)

@@ -1,5 +1,5 @@
-"""Editors by diffusion models, on tiny random ones that are written to a folder; where diffusers is not installed, only
-what needs none of it."""
+"""Editors by diffusion models, CLIP and BLIP, on tiny random ones that are written to a folder; where diffusers and
+transformers are not installed, only what needs none of them."""
 
 import json
 
@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from perception.engine.errors import UserError
+from projects.dn2n.captions import BlipCaption
 from projects.dn2n.diffusion import SharedAttention
 from projects.dn2n.editors import EditorSettings, make_editor
+from projects.dn2n.embeddings import make_embedding, to_clip
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SOURCE, TARGET = "a scene", "a snow scene"
@@ -62,17 +64,23 @@ def test_shared_attention_takes_over_words_and_places():
     torch.testing.assert_close(shared(layer, places, words), applied(own, words))
 
 
+def write_words(folder):
+    """Files of CLIP's tokenizer that knows single letters, and its vocabulary."""
+    words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 16}))
+    return words
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Stable Diffusion of some thousand random weights, of 16 x 16 pixels."""
     diffusers, transformers = pytest.importorskip("diffusers"), pytest.importorskip("transformers")
     torch.manual_seed(0)
     out = tmp_path_factory.mktemp("diffusion")
-    words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
-    (out / "words").mkdir()
-    (out / "words/vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
-    (out / "words/merges.txt").write_text("#version: 0.2\n")
-    (out / "words/tokenizer_config.json").write_text(json.dumps({"model_max_length": 16}))
+    words = write_words(out / "words")
     text = transformers.CLIPTextConfig(
         vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         max_position_embeddings=16, bos_token_id=0, eos_token_id=1, projection_dim=16,
@@ -165,3 +173,54 @@ def test_what_diffusers_cannot_load_is_one_sentence(folder, tmp_path):
 def test_impossible_settings_are_one_sentence(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         make_editor(EditorSettings("null_text", **settings))
+
+
+SMALL = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+
+
+def test_clip_embeds_images_and_texts(tmp_path, images):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    words = write_words(tmp_path)
+    text = dict(SMALL, projection_dim=12, vocab_size=len(words), max_position_embeddings=16, eos_token_id=1)
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config=dict(SMALL, projection_dim=12, image_size=32, patch_size=8), projection_dim=12
+    )
+    model = transformers.CLIPModel(config).eval()
+    model.save_pretrained(tmp_path)
+    clip = make_embedding("clip", tmp_path)
+    found = clip.images(images)
+    assert found.shape == (2, 12)
+    with torch.no_grad():
+        pooled = model.vision_model(pixel_values=to_clip(images, 32)).pooler_output
+        torch.testing.assert_close(found, torch.nn.functional.normalize(model.visual_projection(pooled), dim=1))
+    assert clip.text("snow").shape == (12,)
+    assert float(clip.text("snow").norm()) == pytest.approx(1, abs=1e-5)
+    assert not torch.allclose(clip.text("snow"), clip.text("rain"))
+
+
+def test_blip_says_what_it_sees(tmp_path, images):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]", *LETTERS]
+    (tmp_path / "vocab.txt").write_text("\n".join(names))
+    transformers.BertTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    text = dict(
+        SMALL, vocab_size=len(names), encoder_hidden_size=16, max_position_embeddings=40, pad_token_id=0,
+        bos_token_id=5, eos_token_id=3, sep_token_id=3,
+    )  # fmt: skip
+    vision = dict(SMALL, image_size=32, patch_size=8)
+    config = transformers.BlipConfig(text_config=text, vision_config=vision, projection_dim=12)
+    transformers.BlipForConditionalGeneration(config).save_pretrained(tmp_path)
+    blip = BlipCaption(tmp_path)
+    said = blip.caption(images[0])
+    assert any(letter in said for letter in LETTERS)
+    assert said == blip.caption(images[0])
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no BLIP that transformers can load"):
+        BlipCaption(tmp_path)
+
+
+def test_captions_without_weights_are_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"captions by BLIP need|a local folder of BLIP"):
+        BlipCaption(tmp_path)

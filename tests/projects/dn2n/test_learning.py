@@ -13,7 +13,7 @@ from tests.projects.dn2n import overfit
 def test_a_held_out_view_is_learnt():
     scene = overfit.Planes()
     training = TrainingSettings(
-        iters=200,
+        iters=100,
         source_sets=1,
         perturbation=PerturbationSettings(probability=0.0),
         style_probability=0.0,
@@ -23,7 +23,7 @@ def test_a_held_out_view_is_learnt():
     model = overfit.make_model(training)
     target = scene.target.movedim(0, -1)
     before = float(psnr(overfit.picture(model, scene), target))
-    overfit.train(model, scene, 200)
+    overfit.train(model, scene, 100)
     after = float(psnr(overfit.picture(model, scene), target))
     mean = float(psnr(scene.all.mean(0), scene.target))
     assert after > before + 5

@@ -159,6 +159,10 @@ def test_mistakes_are_one_sentence(config_file, data, tmp_path):
         cli.run(["render", *arguments(config_file, data / "train", tmp_path)])
     with pytest.raises(UserError, match="prompt is empty"):
         cli.run(["edit", *arguments(config_file, scene, tmp_path, "--prompt", " ")])
+    with pytest.raises(UserError, match="none: there is no such folder"):
+        cli.run(["edit", *arguments(config_file, scene, tmp_path, "--prompt", "snow", "--masks", tmp_path / "none")])
+    with pytest.raises(UserError, match=r"captions by BLIP need|a local folder of BLIP"):
+        cli.run(["edit", *arguments(config_file, scene, tmp_path, "--prompt", "x", "--caption-weights", tmp_path)])
     with pytest.raises(SystemExit):  # a near-equal name is not taken for another
         cli.run(["edit", *arguments(config_file, scene, tmp_path, "--promp", "snow")])
     with pytest.raises(UserError, match="sources must be at least 2, not 1"):
