@@ -180,7 +180,9 @@ def latlong_places(directions: Tensor, *, up: Up = "z") -> tuple[Tensor, Tensor]
     return turn / (2 * math.pi) + 0.5, height.clamp(-1, 1).acos() / math.pi
 
 
-def sample_latlong(image: Tensor, directions: Tensor, *, up: Up = "z", mirrored: bool = False) -> Tensor:
+def sample_latlong(
+    image: Tensor, directions: Tensor, *, up: Up = "z", mirrored: bool = False, wrap_rows: bool = False
+) -> Tensor:
     """Colours (..., C) that a lat-long map (H, W, C) shows in directions (..., 3).
 
     Bilinear, from pixel centres; columns go around, rows end at the poles.
@@ -190,6 +192,7 @@ def sample_latlong(image: Tensor, directions: Tensor, *, up: Up = "z", mirrored:
         directions: of any length.
         up: the axis that its upper edge is.
         mirrored: its columns go the other way around from the middle of the right half (the "nmf" variant).
+        wrap_rows: within half a pixel of a pole, mix in the row at the other pole, as the released code does.
     """
     height, width = image.shape[:2]
     u, v = latlong_places(directions, up=up)
@@ -199,16 +202,22 @@ def sample_latlong(image: Tensor, directions: Tensor, *, up: Up = "z", mirrored:
     left, top = column.floor(), row.floor()
     right_share, lower_share = (column - left)[..., None], (row - top)[..., None]
     left, top = left.long(), top.long()
-    rows = [(top + down).clamp(0, height - 1) for down in (0, 1)]
+    rows = [(top + down) % height if wrap_rows else (top + down).clamp(0, height - 1) for down in (0, 1)]
     columns = [(left + right) % width for right in (0, 1)]
     above = image[rows[0], columns[0]] * (1 - right_share) + image[rows[0], columns[1]] * right_share
     below = image[rows[1], columns[0]] * (1 - right_share) + image[rows[1], columns[1]] * right_share
     return above * (1 - lower_share) + below * lower_share
 
 
-def latlong_to_cube(image: Tensor, size: int, *, up: Up = "z", mirrored: bool = False) -> Tensor:
-    """A lat-long map (H, W, C) on faces of ``size`` texels: (6, size, size, C); see :func:`sample_latlong`."""
-    return sample_latlong(image, texel_directions(size, image.device), up=up, mirrored=mirrored)
+def latlong_to_cube(
+    image: Tensor, size: int, *, up: Up = "z", mirrored: bool = False, wrap_rows: bool = True
+) -> Tensor:
+    """A lat-long map (H, W, C) on faces of ``size`` texels: (6, size, size, C); see :func:`sample_latlong`.
+
+    Rows wrap by default, as where the published lights come from; it shows in maps with fewer rows than texels alone.
+    """
+    directions = texel_directions(size, image.device)
+    return sample_latlong(image, directions, up=up, mirrored=mirrored, wrap_rows=wrap_rows)
 
 
 def cube_to_latlong(texels: Tensor, height: int, width: int, *, up: Up = "z", released_rows: bool = False) -> Tensor:

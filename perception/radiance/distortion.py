@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def distortion_loss(weights: Tensor, midpoints: Tensor, interval: float, ray_id: Tensor, num_rays: int) -> Tensor:
+def distortion_loss(
+    weights: Tensor, midpoints: Tensor, interval: float | Tensor, ray_id: Tensor, num_rays: int
+) -> Tensor:
     r"""Mean over rays of :math:`\sum_i \frac{1}{3} \delta w_i^2 + \sum_{i, j} w_i w_j |s_i - s_j|`.
 
     The double sum is taken from running sums of w and w * s along each ray (DVGO v2, arXiv:2206.05085, section 3.1).
@@ -14,7 +16,7 @@ def distortion_loss(weights: Tensor, midpoints: Tensor, interval: float, ray_id:
     Args:
         weights: (M,) of samples sorted by ray, then from near to far.
         midpoints: (M,) places s of the samples along their rays, usually in [0, 1]; no gradient is passed to them.
-        interval: delta, the length of a sample in the same measure.
+        interval: delta, the length of a sample in the same measure, or those of all samples (M,), without gradient.
         ray_id: (M,) int64, non-decreasing.
         num_rays: by which the sum is divided.
 
@@ -28,7 +30,7 @@ def distortion_loss(weights: Tensor, midpoints: Tensor, interval: float, ray_id:
 
 class _Distortion(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weights: Tensor, midpoints: Tensor, interval: float, ray_id: Tensor, num_rays: int) -> Tensor:
+    def forward(ctx, weights: Tensor, midpoints: Tensor, interval: float | Tensor, ray_id: Tensor, num_rays: int):
         before, before_s, total, total_s = _running_sums(weights, midpoints, ray_id)
         ctx.save_for_backward(weights, midpoints, before, before_s, total, total_s)
         ctx.interval, ctx.num_rays = interval, num_rays

@@ -59,6 +59,9 @@ DERIVED = {
 REMADE = ("texture.table", "surface.occupancy.occs", "surface.occupancy.binaries")
 """Buffers that a file may lack: the table is computed, and everything is taken for occupied."""
 
+FINISHED = 1 << 30
+"""A step behind all schedules."""
+
 
 def to_perception(checkpoint: Mapping[str, Any], grid: GridSettings | None = None) -> Conversion:
     """A checkpoint of the authors as one of ours.
@@ -134,6 +137,8 @@ def load(checkpoint: Mapping[str, Any]) -> RiseSDF:
     field = build(checkpoint["settings"])
     _check(checkpoint["state_dict"], field)
     field.load_state_dict(checkpoint["state_dict"])
+    # Levels of the grid and the slope's share follow the step; a file that does not know its own is of a finished run.
+    field.surface.set_step(int(checkpoint.get("meta", {}).get("step", 0)) or FINISHED)
     return field
 
 

@@ -84,5 +84,5 @@ def _distortion(samples: SurfaceSamples) -> Tensor:
     sections = samples.sections
     if not len(sections.ray_id):
         return samples.weights.sum()
-    interval = float((sections.t_end - sections.t_start)[0])
-    return distortion_loss(samples.weights, sections.middle, interval, sections.ray_id, samples.num_rays)
+    lengths = sections.t_end - sections.t_start
+    return distortion_loss(samples.weights, sections.middle, lengths, sections.ray_id, samples.num_rays)

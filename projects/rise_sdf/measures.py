@@ -18,13 +18,16 @@ def median_scale(prediction: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     return ratio.median(0).values if len(ratio) else prediction.new_ones(prediction.shape[-1])
 
 
-def scaled_psnr(prediction: Tensor, truth: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def scaled_psnr(
+    prediction: Tensor, truth: Tensor, mask: Tensor, *, scale_background: bool = False
+) -> tuple[Tensor, Tensor]:
     """PSNR of a whole picture after :func:`median_scale` within the mask, cut at [0, 1]; and the factors.
 
-    The background is no part of the object: scaled, a white one would be wrong wherever the object is not.
+    The background is no part of the object: scaled, a white one would be wrong wherever the object is not. The released
+    code does so (``scale_background``).
     """
     scale = median_scale(prediction, truth, mask)
-    scaled = torch.where(mask[..., None], prediction * scale, prediction)
+    scaled = prediction * scale if scale_background else torch.where(mask[..., None], prediction * scale, prediction)
     return psnr(scaled.clamp(0, 1), truth), scale
 
 

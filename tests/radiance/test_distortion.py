@@ -9,7 +9,7 @@ from perception.radiance.distortion import distortion_loss
 def double_sum(weights, midpoints, interval, ray_id, num_rays):
     same = ray_id[:, None] == ray_id[None]
     pairs = weights[:, None] * weights[None] * (midpoints[:, None] - midpoints[None]).abs() * same
-    return (interval / 3 * weights.square().sum() + pairs.sum()) / num_rays
+    return ((interval / 3 * weights.square()).sum() + pairs.sum()) / num_rays
 
 
 def case(dtype=torch.float64):
@@ -18,8 +18,10 @@ def case(dtype=torch.float64):
     return torch.rand(16, dtype=dtype), midpoints, 0.05, ray_id, 8
 
 
-def test_value_and_gradient():
+@pytest.mark.parametrize("interval", [0.05, torch.linspace(0.01, 0.08, 16, dtype=torch.float64)], ids=["one", "each"])
+def test_value_and_gradient(interval):
     weights, *others = case()
+    others[1] = interval
     weights.requires_grad_()
     torch.testing.assert_close(distortion_loss(weights, *others), double_sum(weights, *others))
     (ours,) = torch.autograd.grad(distortion_loss(weights, *others), weights)

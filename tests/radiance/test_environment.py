@@ -151,6 +151,14 @@ def test_marks_on_faces_stay_where_they_are_and_are_not_mirrored(up):
     assert sample_latlong(image, torch.tensor(right), up=up).abs().max() < 0.1
 
 
+def test_rows_of_a_small_map_wrap_at_the_poles():
+    image = torch.zeros(16, 32, 1)
+    image[-1] = 1
+    top = latlong_to_cube(image, 64)[4, 31:33, 31:33]  # around the upper pole, up="z"
+    assert 0.3 < float(top.max()) <= 0.5
+    assert float(latlong_to_cube(image, 64, wrap_rows=False)[4].max()) == 0
+
+
 def test_axes_of_latlong_maps():
     quarters = torch.zeros(32, 64, 3)
     quarters[:, 30:34, 0] = 1  # middle column: +x

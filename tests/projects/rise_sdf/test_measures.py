@@ -17,6 +17,9 @@ def test_a_tint_of_the_object_does_not_count_and_the_background_stays():
     prediction = torch.where(mask[..., None], truth * tint, truth)
     torch.testing.assert_close(median_scale(prediction, truth, mask), 1 / tint)
     assert float(scaled_psnr(prediction, truth, mask)[0]) > 80
+    whole = (prediction / tint).clamp(0, 1)  # as the released code scales, the white around the object too
+    expected = -10 * (whole - truth).square().mean().log10()
+    torch.testing.assert_close(scaled_psnr(prediction, truth, mask, scale_background=True)[0], expected)
     prediction[0, 0] = 0
     assert float(scaled_psnr(prediction, truth, mask)[0]) == pytest.approx(10 * math.log10(64), abs=0.01)
 
