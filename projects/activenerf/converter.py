@@ -44,7 +44,7 @@ def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
 
 
 def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:
-    """A file of ours, or the checkpoint of a run, as one that the authors' loader reads but for Adam's moments."""
+    """A file of ours, or the checkpoint of a run, as one that the authors' loader reads; Adam's moments are new."""
     parts = _read_ours(checkpoint)
     return _converted(authors(parts), parts, [])
 
@@ -85,7 +85,9 @@ def authors(parts: Parts) -> dict[str, Any]:
     """The content of a file for the authors' code."""
     networks = {key: dict(getattr(parts, name).state_dict()) for name, key in NETWORKS.items()}
     views = {"i_train": torch.tensor(parts.train).numpy(), "i_holdout": torch.tensor(parts.holdout).numpy()}
-    return {"global_step": parts.step, **views, **networks}
+    # Their loader asks for an optimiser's state; the rate is their default, and follows from the step.
+    adam = torch.optim.Adam([*parts.coarse.parameters(), *parts.fine.parameters()], lr=5e-4)
+    return {"global_step": parts.step, **views, **networks, "optimizer_state_dict": adam.state_dict()}
 
 
 def _converted(content: dict[str, Any], parts: Parts, left_out: list[str]) -> Conversion:
@@ -139,6 +141,7 @@ def _below(state: Mapping[str, Any], name: str) -> State:
 def _network(weights: State, beta_min: float = 0.01) -> ActiveNeRFField:
     first = require_weight(weights, "pts_linears.0.weight", MODEL)
     directions = require_weight(weights, "views_linears.0.weight", MODEL)
+    use_viewdirs = "output_linear.weight" not in weights
     depth, (width, places) = count_numbers(weights, r"pts_linears\.(\d+)\.weight"), first.shape
     layers = [require_weight(weights, f"pts_linears.{layer}.weight", MODEL) for layer in range(depth)]
     network = ActiveNeRFField(
@@ -146,9 +149,9 @@ def _network(weights: State, beta_min: float = 0.01) -> ActiveNeRFField:
         width=width,
         skips=tuple(layer - 1 for layer in range(1, depth) if layers[layer].shape[1] == width + places),
         multires=_octaves(places),
-        multires_views=_octaves(directions.shape[1] - width),
+        multires_views=_octaves(directions.shape[1] - width) if use_viewdirs else 4,
         beta_min=beta_min,
-        use_viewdirs="output_linear.weight" not in weights,
+        use_viewdirs=use_viewdirs,
     )
     shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     require_complete(weights, shapes, MODEL)

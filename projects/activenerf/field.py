@@ -19,7 +19,8 @@ class ActiveNeRFField(nn.Module):
     Args:
         depth, width: layers of the trunk and their size (D, W).
         skips: layers behind which the encoded position is given to the network once more.
-        multires, multires_views: octaves of the encodings of position and direction; -1 encodes nothing.
+        multires, multires_views: octaves of the encodings of position and direction; -1 encodes nothing. Without
+            ``use_viewdirs`` the latter means nothing.
         beta_min: smallest variance.
         use_viewdirs: whether colour depends on the direction. Without it, the released code reads all five numbers from
             one layer and leaves the variance without an activation; such a network renders, and knows no uncertainty.
@@ -41,7 +42,7 @@ class ActiveNeRFField(nn.Module):
         self.depth, self.width, self.skips = depth, width, tuple(skips)
         self.multires, self.multires_views = multires, multires_views
         self.beta_min, self.use_viewdirs = beta_min, use_viewdirs
-        places, directions = encoded_channels(multires), encoded_channels(multires_views)
+        places, directions = encoded_channels(multires), encoded_channels(multires_views) if use_viewdirs else 0
         inputs = [places] + [width + places if layer in self.skips else width for layer in range(depth - 1)]
         self.pts_linears = nn.ModuleList([nn.Linear(channels, width) for channels in inputs])
         # The released code makes this layer in any case.

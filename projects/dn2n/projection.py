@@ -44,8 +44,9 @@ def camera_rays(camera: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """
     _, intrinsics, pose = split_camera(camera)
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[:, :1])], -1)
-    local = homogeneous @ torch.linalg.inv(intrinsics[:3, :3]).T
-    return pose[:3, 3].expand_as(local), local @ pose[:3, :3].T
+    to_world = pose[:3, :3] @ torch.linalg.inv(intrinsics[:3, :3])  # products in IBRNet's order, to the last bit
+    directions = (to_world @ homogeneous.T).T
+    return pose[:3, 3].expand_as(directions), directions
 
 
 class Seen(NamedTuple):
@@ -62,8 +63,10 @@ def project(points: Tensor, cameras: Tensor) -> Seen:
     A point behind a camera is masked, whatever it divides to.
     """
     size, intrinsics, pose = split_camera(cameras)
-    to_image = intrinsics @ torch.linalg.inv(pose)
-    scaled = points @ to_image[:, :3, :3].mT + to_image[:, None, :3, 3]  # (V, P, 3)
+    to_image = intrinsics.bmm(torch.linalg.inv(pose))
+    homogeneous = torch.cat([points, torch.ones_like(points[:, :1])], -1)
+    # One product of 4 x 4 matrices for each camera, as IBRNet has it: its rounding decides who sees a point on an edge.
+    scaled = to_image.bmm(homogeneous.T.expand(len(cameras), -1, -1)).mT  # (V, P, 4)
     depth = scaled[..., 2]
     pixels = (scaled[..., :2] / depth.clamp(min=MIN_DEPTH)[..., None]).clamp(-MAX_PIXEL, MAX_PIXEL)
     height, width = (side[:, None] for side in size.unbind(-1))

@@ -115,33 +115,11 @@ class BaseStage(FieldStage):
         model.grid.sparsify(model.config.density_thresh, self.settings.dilate)
         take_state(model.grid, model.stored(model.grid))
         model.begin_stream(run)
-        if not model.config.use_pilot:
-            run.trainer.save_checkpoint(run.step)
+        run.trainer.save_checkpoint(run.step)
 
     def take_up(self, run: TrainingRun[StreamRFModel]) -> None:
         run.model.see_scene(run)
         super().take_up(run)
-
-
-class FirstPilotStage(FieldStage):
-    """A field of a fraction of the resolution, made of the first one and trained on its frame."""
-
-    settings: FrameSettings
-    groups = PILOT
-
-    def start(self, run: TrainingRun[StreamRFModel]) -> None:
-        model, config = run.model, run.model.config
-        model.before = None
-        take_state(model.pilot, state_of(model.grid))
-        size = [max(4, int(size / config.pilot_factor)) for size in model.grid.size]
-        model.pilot.resample(size, config.density_thresh, self.settings.dilate_after)
-        self.begin(run)
-
-    def end(self, run: TrainingRun[StreamRFModel]) -> None:
-        model = run.model
-        model.pilot.sparsify(model.config.density_thresh, self.settings.dilate_after)
-        take_state(model.pilot, model.stored(model.pilot))
-        run.trainer.save_checkpoint(run.step)
 
 
 class FrameStage(FieldStage):
@@ -178,6 +156,23 @@ class FrameStage(FieldStage):
         after: FieldState = decode_frame(before, delta)
         take_state(grid, after)
         return delta, before, after
+
+
+class FirstPilotStage(FrameStage):
+    """A field of a fraction of the resolution, made of the first one, trained on its frame and coded as later ones."""
+
+    groups = PILOT
+
+    def start(self, run: TrainingRun[StreamRFModel]) -> None:
+        model, config = run.model, run.model.config
+        take_state(model.pilot, state_of(model.grid))
+        size = [max(4, int(size / config.pilot_factor)) for size in model.grid.size]
+        model.pilot.resample(size, config.density_thresh, self.settings.dilate_after)
+        super().start(run)
+
+    def end(self, run: TrainingRun[StreamRFModel]) -> None:
+        self.coded(run.model)
+        run.trainer.save_checkpoint(run.step)
 
 
 class PilotStage(FrameStage):

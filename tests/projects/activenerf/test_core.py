@@ -13,6 +13,7 @@ from projects.activenerf.acquisition import (
     posterior_variance,
     random_views,
 )
+from projects.activenerf.converter import read_parts
 from projects.activenerf.field import ActiveNeRFField, encode
 from projects.activenerf.losses import activenerf_losses, uncertainty_losses
 from projects.activenerf.rendering import Rendering, Sampling, even_samples, render_rays, sample_pdf, volume_render
@@ -100,6 +101,10 @@ def test_a_network_without_directions_has_one_last_layer():
     assert field.output_linear.out_features == 5
     points = torch.randn(4, 3)
     assert torch.equal(field(points, torch.randn(4, 3)), field(points, torch.randn(4, 3)))
+    # Their layer of directions, which nothing uses then, sees the trunk alone.
+    assert field.views_linears[0].weight.shape == (8, 16)
+    released = {"network_fn_state_dict": field.state_dict(), "network_fine_state_dict": field.state_dict()}
+    assert not read_parts(released).fine.use_viewdirs
 
 
 # Rendering

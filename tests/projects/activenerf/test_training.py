@@ -396,8 +396,11 @@ def test_checkpoints_there_and_back(finished, tmp_path, run_tool):
         "i_holdout",
         "network_fn_state_dict",
         "network_fine_state_dict",
+        "optimizer_state_dict",
     }
-    torch.save({**released, "optimizer_state_dict": {"state": {}, "param_groups": []}}, tmp_path / "000006.tar")
+    numbers = [parameter for part in (run.coarse, run.fine) for parameter in part.parameters()]
+    torch.optim.Adam(numbers, lr=1e-3).load_state_dict(released["optimizer_state_dict"])  # as their loader does
+    torch.save(released, tmp_path / "000006.tar")
     conversion = to_perception(load_checkpoint_file(tmp_path / "000006.tar"))
     assert conversion.unmatched == ["optimizer_state_dict"]
     assert run_tool("convert_checkpoint", "activenerf", tmp_path / "000006.tar", tmp_path / "ours.pt").code == 0
