@@ -129,7 +129,7 @@ def _siamese(state: State) -> SiameseNetwork:
         dims.append(_outputs(state, layers, count_numbers(state, _LAYER.format(level)), "P2B"))
     first = require_weight(state, "backbone.SA_modules.0.mlps.0.layer0.conv.weight", "P2B")
     backbone = PointNet2SSG(first.shape[1] - 3, dims, radii=[0.3] * levels)
-    votes = require_weight(state, "rpn.vote_layer.0.conv.weight", "P2B").shape[0]
+    votes = require_weight(state, "rpn.FC_proposal.0.conv.weight", "P2B").shape[0]
     return SiameseNetwork(backbone, state["conv_final.weight"].shape[0], votes)
 
 

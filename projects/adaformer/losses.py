@@ -42,6 +42,7 @@ class MotionTargets:
         on_target: (B, N) int64, 1 where a point lies on the target.
         box_cloud: (B, N, 9) true distances, metres.
         size: (B, 3) width, length and height of the target (m).
+        moving: (B,) bool, whether the target moves; by default by the length of ``motion``.
     """
 
     box: Tensor
@@ -50,6 +51,7 @@ class MotionTargets:
     on_target: Tensor
     box_cloud: Tensor
     size: Tensor
+    moving: Tensor | None = None
 
 
 def extents(size: Tensor) -> Tensor:
@@ -69,16 +71,16 @@ def p2b_losses(
     output: SiameseOutput,
     targets: SiameseTargets,
     *,
-    objectness_reduction: Literal["masked", "released"] = "masked",
+    objectness_reduction: Literal["masked", "released"] = "released",
 ) -> dict[str, Tensor]:
     """Weighted losses of P2B (arXiv 2005.13888, section 3.4): targetness, votes, objectness, boxes.
 
     Args:
         output: of the tracker.
         targets: yaw in the unit that the tracker predicts; P2B's configurations have degrees.
-        objectness_reduction: ``"masked"`` averages over the proposals that are near (0.3 m) or far (0.6 m) from the
-            centre; ``"released"`` averages over all before masking, as the released code does, whereby those between
-            count as far ones.
+        objectness_reduction: ``"released"`` averages over all proposals before masking, as the released code does,
+            whereby those between count as far ones; ``"masked"`` averages over those that are near (0.3 m) or far
+            (0.6 m) from the centre.
     """
     distance = _distance(output.centres, targets.box)
     positive, negative = (distance < 0.3).float(), distance > 0.6
@@ -171,7 +173,8 @@ def unified_motion_losses(output: MotionOutput, targets: MotionTargets) -> dict[
 def _motion_losses(
     output: MotionOutput, targets: MotionTargets, unit: Tensor, *, beta: float, threshold: float | Tensor
 ) -> dict[str, Tensor]:
-    moving = (targets.motion[:, :3].norm(dim=-1) > threshold).float()
+    moved = targets.motion[:, :3].norm(dim=-1) > threshold if targets.moving is None else targets.moving
+    moving = moved.float()
     everything = torch.ones_like(moving)
     classes = output.segmentation.new_tensor([0.5, 2.0])
     losses = {

@@ -63,7 +63,7 @@ class VoteRPN(nn.Module):
 
     Args:
         channels: of the features.
-        vote_channels: of the layers.
+        vote_channels: of the layers behind the votes.
         num_proposals: boxes; the first votes are their centres.
         radius: within which votes are gathered, metres.
         num_samples: votes of a proposal.
@@ -83,7 +83,7 @@ class VoteRPN(nn.Module):
         super().__init__()
         self.num_proposals = num_proposals
         self.FC_layer_cla = conv1d_stack([channels, channels, channels], 1)
-        self.vote_layer = conv1d_stack([3 + channels, vote_channels, vote_channels], 3 + channels)
+        self.vote_layer = conv1d_stack([3 + channels, channels, channels], 3 + channels)
         widths = [1 + channels, vote_channels, vote_channels, vote_channels]
         self.vote_aggregation = SetAbstraction(radius, num_samples, widths)
         self.FC_proposal = conv1d_stack([vote_channels, vote_channels, vote_channels], 5)
@@ -106,7 +106,7 @@ class SiameseNetwork(nn.Module):
     Args:
         backbone: :class:`.backbone.AdaFormer` (SiamCUT) or :class:`.pointnet2.PointNet2SSG` (P2B).
         channels: of the features that are compared.
-        vote_channels: of the layers that vote.
+        vote_channels: of the layers behind the votes.
         num_proposals: boxes.
         vote_radius: metres.
         vote_samples: votes of a proposal.

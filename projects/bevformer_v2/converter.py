@@ -93,13 +93,23 @@ def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:
 
 
 def _expected(state: State) -> Shapes:
-    """Shapes of all weights of a model of the sizes that the weights themselves show."""
-    return {
-        **_head_shapes(state),
-        **_perspective_shapes(state),
-        **resnet_shapes(state, MODEL, "img_backbone."),
-        **_neck_shapes(state),
+    """Shapes of all weights of the parts that are there, of the sizes that the weights themselves show. One head must
+    be there."""
+    parts = {
+        "pts_bbox_head.": _head_shapes,
+        "fcos3d_bbox_head.": _perspective_shapes,
+        "img_backbone.": lambda weights: resnet_shapes(weights, MODEL, "img_backbone."),
+        "img_neck.": _neck_shapes,
     }
+    there = _parts(state) or {"pts_bbox_head."}
+    if there.isdisjoint({"pts_bbox_head.", "fcos3d_bbox_head."}):
+        there.add("pts_bbox_head.")
+    return {key: shape for part, shapes in parts.items() if part in there for key, shape in shapes(state).items()}
+
+
+def _parts(state: State) -> set[str]:
+    """Of the model, which the weights belong to."""
+    return {f"{key.partition('.')[0]}." for key in state}
 
 
 def _head_shapes(state: State) -> Shapes:
@@ -139,10 +149,8 @@ def _head_shapes(state: State) -> Shapes:
 
 
 def _perspective_shapes(state: State) -> Shapes:
-    """Of the perspective head; empty for a model that was trained without one."""
+    """Of the perspective head."""
     prefix = "fcos3d_bbox_head."
-    if not any(key.startswith(prefix) for key in state):
-        return {}
 
     def shape(key: str) -> torch.Size:
         return require_weight(state, f"{prefix}{key}", MODEL).shape
@@ -166,26 +174,34 @@ def _neck_shapes(state: State) -> Shapes:
     channels = len(require_weight(state, "img_neck.lateral_convs.0.conv.weight", MODEL))
     layers: Shapes = {}
     for level, stage in enumerate((2, 3, 4)):
-        deep = f"img_backbone.layer{stage}.0.conv"
-        last = f"{deep}3.weight" if f"{deep}3.weight" in state else f"{deep}2.weight"
-        layers[f"img_neck.lateral_convs.{level}.conv"] = (channels, len(require_weight(state, last, MODEL)), 1, 1)
+        lateral = f"img_neck.lateral_convs.{level}.conv"
+        if "img_backbone." in _parts(state):
+            deep = f"img_backbone.layer{stage}.0.conv"
+            last = f"{deep}3.weight" if f"{deep}3.weight" in state else f"{deep}2.weight"
+            inputs = len(require_weight(state, last, MODEL))
+        else:
+            inputs = require_weight(state, f"{lateral}.weight", MODEL).shape[1]
+        layers[lateral] = (channels, inputs, 1, 1)
     for level in range(5):
         layers[f"img_neck.fpn_convs.{level}.conv"] = (channels, channels, 3, 3)
     return with_biases(layers)
 
 
 def _num_classes(state: State) -> int:
-    return len(require_weight(state, "pts_bbox_head.cls_branches.0.6.weight", MODEL))
+    if "pts_bbox_head." in _parts(state):
+        return len(require_weight(state, "pts_bbox_head.cls_branches.0.6.weight", MODEL))
+    return len(require_weight(state, "fcos3d_bbox_head.fcos2d_head.cls_logits.weight", MODEL))
 
 
 def _describe(state: State) -> str:
     weights = sum(value.numel() for key, value in state.items() if not key.endswith(COUNTER))
-    fusion = state.get("pts_bbox_head.transformer.fusion.layers.0.conv1.weight")
-    embed_dims = state["pts_bbox_head.transformer.level_embeds"].shape[1]
-    frames = 1 if fusion is None else fusion.shape[1] // embed_dims
-    queries = len(state["pts_bbox_head.query_embedding.weight"])
-    perspective = any(key.startswith("fcos3d_bbox_head.") for key in state)
-    return (
-        f"{frames} {'frame' if frames == 1 else 'frames'}, {queries} queries, "
-        f"{'with' if perspective else 'without'} perspective head, {weights / 1e6:.1f} M numbers"
-    )
+    parts, words = _parts(state), []
+    if "pts_bbox_head." in parts:
+        fusion = state.get("pts_bbox_head.transformer.fusion.layers.0.conv1.weight")
+        embed_dims = state["pts_bbox_head.transformer.level_embeds"].shape[1]
+        frames = 1 if fusion is None else fusion.shape[1] // embed_dims
+        queries = len(state["pts_bbox_head.query_embedding.weight"])
+        words += [f"{frames} {'frame' if frames == 1 else 'frames'}", f"{queries} queries"]
+    words.append(f"{'with' if 'fcos3d_bbox_head.' in parts else 'without'} perspective head")
+    words += [f"without {part[:-1]}" for part in ("pts_bbox_head.", "img_backbone.", "img_neck.") if part not in parts]
+    return ", ".join([*words, f"{weights / 1e6:.1f} M numbers"])

@@ -61,7 +61,7 @@ class PerspectiveCriterion(nn.Module):
         attr_weight: float = 0.2,
         speed_weight: float = 0.2,
         smooth_l1_beta: float = 0.05,
-        beta_bug: bool = False,
+        beta_bug: bool = True,
     ) -> None:
         super().__init__()
         self.strides, self.radius, self.sizes_of_interest = tuple(strides), radius, tuple(sizes_of_interest)

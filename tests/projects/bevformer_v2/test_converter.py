@@ -192,6 +192,22 @@ def test_a_model_without_perspective_head():
     assert "without perspective head" in to_perception(to_authors(state).checkpoint).description
 
 
+@pytest.mark.parametrize("part", ["pts_bbox_head.", "fcos3d_bbox_head."])
+def test_a_head_alone(part):
+    state = {key: value for key, value in tiny_state().items() if key.startswith(part)}
+    conversion = to_perception(to_authors(state).checkpoint)
+    assert conversion.checkpoint["state_dict"].keys() == state.keys()
+    assert "without img_backbone, without img_neck" in conversion.description
+    with pytest.raises(UserError, match="missing"):
+        to_perception(dict(list(to_authors(state).checkpoint["state_dict"].items())[:-1]))
+
+
+def test_an_image_encoder_alone_is_refused():
+    state = {key: value for key, value in tiny_state().items() if key.startswith("img_")}
+    with pytest.raises(UserError, match="does not hold a BEVFormer v2 model"):
+        to_perception(state)
+
+
 def test_tool(tmp_path, run_tool):
     torch.save(to_authors(tiny_state()).checkpoint, tmp_path / "authors.pth")
     there = run_tool("convert_checkpoint", "bevformer_v2", tmp_path / "authors.pth", tmp_path / "ours.pth")

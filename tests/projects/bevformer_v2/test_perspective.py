@@ -155,10 +155,10 @@ def test_recorded_losses():
         assert_close(found[name], value, rtol=1e-4, atol=0)
 
 
-def test_the_true_corner_loss_is_the_default():
+def test_the_released_corner_loss_is_the_default():
     output = recorded_output()
-    released = PerspectiveCriterion(beta_bug=True)(output, targets())
-    mended = PerspectiveCriterion()(output, targets())
+    released = PerspectiveCriterion()(output, targets())
+    mended = PerspectiveCriterion(beta_bug=False)(output, targets())
     differ = {name for name in mended if not torch.equal(mended[name], released[name])}
     assert differ <= {f"loss_box3d_{component}" for component in COMPONENTS}
     assert len(differ) >= 3
