@@ -56,17 +56,26 @@ def evaluate_by_length(
     bins: Sequence[tuple[float, float]] = LENGTH_BINS,
     thresholds: Sequence[float] = THRESHOLDS,
     mode: str = "11points",
+    inclusive: bool = True,
 ) -> list[BinResult]:
     """A result for each bin over the images of `found` and `truths`.
 
+    Objects are the smallest rectangles around what is annotated, as the released evaluation reads them.
+
     Args:
-        bins: (from, up to but without) of the long side: of a box, or of the smallest rectangle around an object.
-        thresholds: overlaps that a right detection exceeds.
+        bins: (from, up to but without) of the long side.
+        thresholds: overlaps that a right detection has.
         mode: "11points" (VOC 2007) or "area" (VOC 2012).
+        inclusive: whether an overlap of exactly a threshold is enough, as in mmrotate before version 1.
 
     Raises:
         ValueError: the numbers of images differ.
     """
+    truths = [replace(truth, corners=smallest_rectangles(truth.corners)) for truth in truths]
+    if inclusive:
+        thresholds_by_name = {threshold: np.nextafter(threshold, -1) for threshold in thresholds}
+    else:
+        thresholds_by_name = {threshold: threshold for threshold in thresholds}
     everything = pooled(found, truths)
     lengths = np.concatenate([np.zeros(0), *(one.boxes[:, 2:4].max(axis=1, initial=0) for one in found)])
     truth_lengths = np.concatenate([np.zeros(0), *(long_sides(truth.corners) for truth in truths)])
@@ -76,8 +85,8 @@ def evaluate_by_length(
         truth_inside = (low <= truth_lengths) & (truth_lengths < high)
         binned = replace(everything, difficult=everything.difficult | ~truth_inside)
         by_threshold = {
-            threshold: mean_average_precision(_results(binned, inside, num_classes, threshold, mode))
-            for threshold in thresholds
+            threshold: mean_average_precision(_results(binned, inside, num_classes, exceeded, mode))
+            for threshold, exceeded in thresholds_by_name.items()
         }
         results.append(BinResult(low, high, int((~binned.difficult).sum()), by_threshold))
     return results
@@ -94,10 +103,18 @@ def long_sides(corners: np.ndarray) -> np.ndarray:
 
 
 def sides(corners: np.ndarray) -> np.ndarray:
-    """Long and short sides `[M, 2]` of the smallest rectangles around quadrilaterals `[M, 4, 2]`."""
-    rectangles = min_area_polygons(torch.from_numpy(corners).double().flatten(1)).unflatten(1, (4, 2))
-    both = (rectangles[:, 1:3] - rectangles[:, :2]).norm(dim=-1)
-    return both.sort(dim=1, descending=True).values.numpy()
+    """Long and short sides `[M, 2]` of the smallest rectangles around quadrilaterals `[M, 4, 2]`.
+
+    To a millionth of a pixel: a side of exactly 50 at any angle is not below 50.
+    """
+    rectangles = smallest_rectangles(corners)
+    both = np.sort(np.linalg.norm(rectangles[:, 1:3] - rectangles[:, :2], axis=-1), axis=1)[:, ::-1]
+    return both.round(6)
+
+
+def smallest_rectangles(corners: np.ndarray) -> np.ndarray:
+    """Corners `[M, 4, 2]` of the smallest rectangles around quadrilaterals `[M, 4, 2]`."""
+    return min_area_polygons(torch.from_numpy(corners).double().flatten(1)).unflatten(1, (4, 2)).numpy()
 
 
 def _results(

@@ -8,11 +8,13 @@ height exchanged. Trained from scratch, a detector needs none of this.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.structures.bbox import get_box_tensor
 from mmrotate.models.roi_heads.roi_extractors import RotatedSingleRoIExtractor
 from mmrotate.models.task_modules.coders import DeltaXYWHTRBBoxCoder
+from mmrotate.models.task_modules.coders.delta_xywht_rbbox_coder import bbox2delta
 from mmrotate.registry import MODELS, TASK_UTILS
 from mmrotate.structures.bbox import RotatedBoxes
 from torch import Tensor
@@ -30,6 +32,13 @@ class OpenCVFrameRoIExtractor(RotatedSingleRoIExtractor):
         return super().forward(feats, framed, roi_scale_factor)
 
 
+class _OpenCVBoxes(RotatedBoxes):
+    """Boxes that mmrotate's encoder takes in the frame of (0, pi/2]; its own "oc" is [-pi/2, 0)."""
+
+    def regularize_boxes(self, pattern: str | None = None, **_: Any) -> Tensor:
+        return as_oc(self.tensor)
+
+
 @TASK_UTILS.register_module()
 class OpenCVFrameBoxCoder(DeltaXYWHTRBBoxCoder):
     """mmrotate's coder, whose offsets are those from the region with its angle in (0, pi/2].
@@ -38,8 +47,14 @@ class OpenCVFrameBoxCoder(DeltaXYWHTRBBoxCoder):
     """
 
     def encode(self, bboxes: RotatedBoxes, gt_bboxes: RotatedBoxes) -> Tensor:
-        """Offsets (N, 5) of objects from regions."""
-        return super().encode(RotatedBoxes(as_oc(get_box_tensor(bboxes)), clone=False), gt_bboxes)
+        """Offsets (N, 5) of objects from regions.
+
+        Angles are not wrapped: an object turned further than its region keeps its sides up to 90 degrees, one turned
+        back exchanges them from 45 degrees on.
+        """
+        regions = RotatedBoxes(as_oc(get_box_tensor(bboxes)), clone=False)
+        objects = _OpenCVBoxes(get_box_tensor(gt_bboxes), clone=False)
+        return bbox2delta(regions, objects, self.means, self.stds, "oc", self.norm_factor, self.edge_swap, self.proj_xy)
 
     def decode(
         self,

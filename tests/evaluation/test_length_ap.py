@@ -48,6 +48,28 @@ def test_long_sides():
     assert long_sides(truth().corners).shape == (0,)
 
 
+def test_an_overlap_of_exactly_a_threshold_is_enough():
+    half = (100, 100, 20, 10, 0)
+    wanted, given = [truth((100, 100, 40, 10, 0))], [found([half], [1.0])]
+    (whole,) = evaluate_by_length(given, wanted, 1, bins=[(0, 100)])
+    assert whole.average_precision[0.5] == pytest.approx(1)
+    assert whole.average_precision[0.55] == 0
+    (whole,) = evaluate_by_length(given, wanted, 1, bins=[(0, 100)], inclusive=False)
+    assert whole.average_precision[0.5] == 0
+
+
+def test_objects_are_the_rectangles_around_their_corners():
+    slanted = Truth(np.array([[[0.0, 0], [100, 0], [100, 10], [20, 10]]]), np.zeros(1, int), np.zeros(1, bool))
+    (whole,) = evaluate_by_length([found([(50, 5, 100, 10, 0)], [1.0])], [slanted], 1, bins=[(100, 200)])
+    assert whole.mean == pytest.approx(1)
+
+
+def test_a_length_on_an_edge_belongs_to_the_bin_above():
+    turned = [truth((300, 300, 50, 9, angle)) for angle in np.linspace(0.01, 3, 50)]
+    below, above = evaluate_by_length([found([], [])] * 50, turned, 1, bins=[(0, 50), (50, 200)])
+    assert (below.num_truths, above.num_truths) == (0, 50)
+
+
 def test_one_bin_for_all_is_the_plain_precision():
     images = [scene(seed) for seed in range(3)]
     (whole,) = evaluate_by_length(*zip(*images), num_classes=2, bins=[(0, np.inf)])
