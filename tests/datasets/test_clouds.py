@@ -282,3 +282,6 @@ def test_millimetres_are_noticed(tmp_path):
     for name, points, noticed in (("m", metres, False), ("mm", 1000 * metres, True), ("map", metres + 5e6, False)):
         np.save(tmp_path / f"{name}.npy", points)
         assert ("millimetres" in read_cloud(tmp_path / f"{name}.npy").note) == noticed, name
+    told = read_cloud(tmp_path / "mm.npy", unit=0.001)
+    np.testing.assert_allclose(told.xyz, metres, rtol=1e-12)
+    assert "millimetres" not in told.note

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -70,10 +70,6 @@ def from_columns(columns: Mapping[str, np.ndarray]) -> Cloud:
         notes.append(f"{count} of {len(xyz)} points have coordinates that are no numbers")
     if count := int((finite & ~returned).sum()):
         notes.append(f"{count} of {len(xyz)} points are at the origin: beams that did not return")
-    places = xyz[rows].astype(np.float64)
-    spread = float(np.median(np.linalg.norm(places - np.median(places, 0), axis=1)))
-    if spread > _WIDEST:
-        notes.append(f"half of the points are further than {spread:.0f} from their middle: millimetres, not metres?")
     others = {}
     for name, column in columns.items():
         if name not in AXES and column.ndim == 1:
@@ -84,6 +80,17 @@ def from_columns(columns: Mapping[str, np.ndarray]) -> Cloud:
                 values = np.where(strange, 0, values)
             others[name] = values
     return Cloud(xyz[rows], others, rows, "; ".join(notes))
+
+
+def in_metres(cloud: Cloud, unit: float) -> Cloud:
+    """The cloud with coordinates times ``unit``, their unit in metres; its note says where the result is too wide to
+    be in metres."""
+    xyz = cloud.xyz if unit == 1 else (cloud.xyz.astype(np.float64) * unit).astype(cloud.xyz.dtype)
+    places = xyz.astype(np.float64)
+    spread = float(np.median(np.linalg.norm(places - np.median(places, 0), axis=1)))
+    doubt = f"half of the points are further than {spread:.0f} from their middle: millimetres, not metres?"
+    notes = [cloud.note, doubt] if spread > _WIDEST else [cloud.note]
+    return replace(cloud, xyz=xyz, note="; ".join(filter(None, notes)))
 
 
 def _plain(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .cloud import Cloud, UnreadableCloudError, from_columns
+from .cloud import Cloud, UnreadableCloudError, from_columns, in_metres
 from .pcd import is_pcd, read_pcd
 
 SUFFIXES = {".bin", ".pcd", ".ply", ".npy", ".npz", ".las", ".laz"}
@@ -20,18 +20,23 @@ _FURTHEST = 1e7
 """Metres: no coordinate of any map is larger. Raw floats that are were written otherwise, or in other columns."""
 
 
-def read_cloud(path: Path, columns: Sequence[str] | None = None) -> Cloud:
-    """The points of a file.
+def read_cloud(path: Path, columns: Sequence[str] | None = None, unit: float = 1.0) -> Cloud:
+    """The points of a file, in metres.
 
     Args:
         path: of the file.
         columns: names of the columns of raw floats and of plain arrays; by default x, y, z, intensity, and the ring as
             fifth where the file is called ``.pcd.bin`` as nuScenes' are. Formats with names of their own ignore them.
+        unit: of the file's coordinates, metres.
 
     Raises:
         UnreadableCloudError: it holds no cloud.
         OSError: it cannot be read.
     """
+    return in_metres(_points(path, columns), unit)
+
+
+def _points(path: Path, columns: Sequence[str] | None) -> Cloud:
     data = path.read_bytes()
     if not data:
         raise UnreadableCloudError("it is empty")

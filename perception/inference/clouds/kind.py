@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from .predictor import TrackingPredictor
 from .reader import CloudReader
 from .writer import OVERVIEWS, PICTURES, TRACKS, TrackWriter
 
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+"""Of coordinates, metres."""
+
 
 @KINDS.register_module()
 class Clouds(Kind):
@@ -36,9 +40,12 @@ class Clouds(Kind):
         clusters: follow what :class:`.clusters.Clustering` finds in the first cloud of each sequence.
         clustering: its settings.
         columns: names of the columns of raw floats and of arrays.
+        unit: of the clouds' coordinates, a key of :data:`UNITS`; boxes and poses are in metres always.
+        ahead: where the vehicle's front is in the clouds, degrees from x to y: 90 for a sensor whose y points ahead. It
+            turns pictures, and labels of clouds without a calibration; all else stays in the clouds' frame.
 
     Raises:
-        UserError: the columns have no coordinates.
+        UserError: the columns have no coordinates, or the unit or the direction is none.
     """
 
     unit, units = "cloud", "clouds"
@@ -55,9 +62,16 @@ class Clouds(Kind):
         clusters: bool = False,
         clustering: dict | None = None,
         columns: Sequence[str] | None = None,
+        unit: str = "m",
+        ahead: float = 0.0,
     ) -> None:
         if columns is not None and not {"x", "y", "z"} <= set(columns):
             raise UserError(f"--columns {','.join(columns)} names no x, y and z")
+        if unit not in UNITS:
+            raise UserError(f"--unit is one of {', '.join(UNITS)}, not {unit!r}")
+        if not math.isfinite(ahead):
+            raise UserError(f"--ahead is a number of degrees, not {ahead}")
+        self._unit, self._ahead = unit, ahead
         self._boxes = None if boxes is None else Path(boxes)
         self._clustering = Clustering(**(clustering or {})) if clusters else None
         self._columns = columns
@@ -86,15 +100,29 @@ class Clouds(Kind):
             "x,y,z,intensity, and ring for .pcd.bin)",
         )
 
+        group.add_argument(
+            "--unit",
+            choices=list(UNITS),
+            help="of the clouds' coordinates (default: m); boxes, poses and results are in metres",
+        )
+        group.add_argument(
+            "--ahead",
+            type=float,
+            metavar="DEGREES",
+            help="where the vehicle's front is in the clouds, from x to y (default: 0, x is ahead; 90 for nuScenes' "
+            "sensor): turns pictures, and labels of clouds without a calibration",
+        )
+
     @classmethod
     def options(cls, args: argparse.Namespace) -> dict[str, Any]:
         if args.boxes and args.init:
             raise UserError("--boxes and --init exclude each other")
         given = {"boxes": args.boxes, "clusters": True if args.init else None, "columns": args.columns}
+        given |= {"unit": args.unit, "ahead": args.ahead}
         return {key: value for key, value in given.items() if value is not None}
 
     def reader(self, predictor: TrackingPredictor | None) -> CloudReader:
-        return _BoxesReader(self) if predictor is None else CloudReader(self._columns)
+        return _BoxesReader(self) if predictor is None else CloudReader(self._columns, UNITS[self._unit])
 
     def predictor(self, cfg: Config, checkpoint: Path, running: Running) -> TrackingPredictor:
         init_default_scope(cfg.get("default_scope", "mmdet"))
@@ -106,7 +134,7 @@ class Clouds(Kind):
         return Ordered(self.unit, running.workers)
 
     def writers(self, names: Sequence[str], pictures: bool) -> Sequence[Summary]:
-        return [TrackWriter(names, pictures)]
+        return [TrackWriter(names, pictures, math.radians(self._ahead))]
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -114,6 +142,8 @@ class Clouds(Kind):
             "boxes_sha256": None if self._boxes is None else _digest(self._boxes),
             "clustering": None if self._clustering is None else vars(self._clustering),
             "columns": None if self._columns is None else list(self._columns),
+            "unit": self._unit,
+            "ahead": self._ahead,
         }
 
     def remark(self, sample: Cloud) -> str:
@@ -142,7 +172,7 @@ class _BoxesReader(CloudReader):
     """The reader of the process that scans: it looks for first boxes as well."""
 
     def __init__(self, kind: Clouds) -> None:
-        super().__init__(kind._columns)
+        super().__init__(kind._columns, UNITS[kind._unit])
         self._kind = kind
 
     def scan(self, folder: Path, patterns: Sequence[str], exclude: Path) -> Scan:

@@ -19,10 +19,11 @@ class CloudReader:
     Args:
         columns: names of the columns of raw floats and of arrays; see
             :func:`~perception.datasets.clouds.reading.read_cloud`.
+        unit: of coordinates, metres.
     """
 
-    def __init__(self, columns: Sequence[str] | None = None) -> None:
-        self._columns = None if columns is None else tuple(columns)
+    def __init__(self, columns: Sequence[str] | None = None, unit: float = 1.0) -> None:
+        self._columns, self._unit = None if columns is None else tuple(columns), unit
 
     def scan(self, folder: Path, patterns: Sequence[str], exclude: Path) -> Scan:
         found = scan(folder, SUFFIXES, patterns, exclude)
@@ -31,7 +32,7 @@ class CloudReader:
 
     def read(self, source: Source, alone: bool) -> Cloud | Refused:
         try:
-            return read_cloud(source.path, self._columns)
+            return read_cloud(source.path, self._columns, self._unit)
         except UnreadableCloudError as error:
             return Refused(str(error))
         except OSError as error:

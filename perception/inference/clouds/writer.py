@@ -25,7 +25,7 @@ from .predictor import Track, Tracks
 TRACKS, LABELS, PICTURES, OVERVIEWS = "tracks.json", "labels", "images", "overviews"
 
 _CAMERA_AXES = ((0.0, -1, 0, 0), (0, 0, -1, 0), (1, 0, 0, 0), (0, 0, 0, 1))
-"""To a camera at the sensor that looks along x, for labels of clouds without a calibration."""
+"""To a camera at the sensor that looks ahead, for labels of clouds without a calibration."""
 _BOX = "x, y, z of the middle, length, width, height in metres; yaw in radians, from x to y"
 _OVERVIEW = 640  # pixels across
 _MILLISECONDS = 100
@@ -38,9 +38,12 @@ class TrackWriter(Writer):
     Args:
         names: of all clouds.
         pictures: draw pictures and overviews.
+        ahead: where the vehicle's front is in the clouds, radians from x to y.
     """
 
-    def __init__(self, names: Sequence[str], pictures: bool) -> None:
+    def __init__(self, names: Sequence[str], pictures: bool, ahead: float = 0.0) -> None:
+        turn = se3.rotation_about_z(torch.tensor(-ahead, dtype=torch.float64))
+        self._vehicle_from_sensor = se3.compose(turn, torch.zeros(3, dtype=torch.float64))
         self._pictures = derived_names(names, (), ".jpg") if pictures else {}
 
     def takes(self, found: Any) -> bool:
@@ -55,14 +58,17 @@ class TrackWriter(Writer):
 
     def write(self, files: Files, source: Source, sample: Cloud, found: Tracks, meta: Any) -> Record:
         sensor_from_world = se3.invert(found.world_from_sensor)
-        rect = source.details.rect_from_sensor or [value for row in _CAMERA_AXES for value in row]
-        rect_from_sensor = torch.tensor(rect, dtype=torch.float64).view(4, 4)
+        vehicle_from_world = self._vehicle_from_sensor @ sensor_from_world
         if self._pictures:
-            picture = draw_tracks(sample.xyz, found.tracks, sensor_from_world)
+            turned = se3.transform_points(self._vehicle_from_sensor, torch.from_numpy(sample.xyz).double()).numpy()
+            picture = draw_tracks(turned, found.tracks, vehicle_from_world)
             with files.replacing(f"{PICTURES}/{self._pictures[source.name]}") as file:
                 Image.fromarray(picture).save(file, "JPEG", quality=88)
         record: Record = {"frame": found.frame, "frame_number": source.details.frame}
-        record["tracks"] = [_entry(track, sensor_from_world, rect_from_sensor) for track in found.tracks]
+        # A calibration leads from the sensor as it is; without one, the camera looks where the vehicle does.
+        rect = source.details.rect_from_sensor
+        calibrated = (vehicle_from_world, _CAMERA_AXES) if rect is None else (sensor_from_world, rect)
+        record["tracks"] = [_entry(track, *calibrated) for track in found.tracks]
         if found.missed:
             record["missed"] = found.missed
         if found.refused:
@@ -121,8 +127,9 @@ class TrackWriter(Writer):
                 yield picture.quantize(64, dither=Image.Dither.NONE)
 
 
-def _entry(track: Track, sensor_from_world: Tensor, rect_from_sensor: Tensor) -> dict[str, Any]:
-    local = boxes3d.transform(track.box[None], sensor_from_world)
+def _entry(track: Track, velodyne_from_world: Tensor, rect_from_velodyne: Sequence) -> dict[str, Any]:
+    local = boxes3d.transform(track.box[None], velodyne_from_world)
+    rect = torch.tensor(rect_from_velodyne, dtype=torch.float64).view(4, 4)
     return {
         "id": track.identity,
         "category": track.category,
@@ -131,7 +138,7 @@ def _entry(track: Track, sensor_from_world: Tensor, rect_from_sensor: Tensor) ->
         "score": None if math.isnan(track.score) else round(track.score, 6),
         "points_in_search": track.points_in_search,
         "status": track.status,
-        "kitti": _rounded(boxes3d.to_kitti(local, rect_from_sensor)[0]),
+        "kitti": _rounded(boxes3d.to_kitti(local, rect)[0]),
     }
 
 

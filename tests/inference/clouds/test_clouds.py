@@ -132,6 +132,36 @@ def test_plain_folders_with_json(kitti, model, tmp_path):
     assert label == pytest.approx([*SIZES["Car"][::-1], -3.0, 0.9 + SIZES["Car"][2] / 2, 12.0, -0.3 - math.pi / 2])
 
 
+def test_clouds_in_millimetres_of_a_sensor_that_is_turned(kitti, model, tmp_path):
+    """Boxes are those of the clouds in metres, turned; pictures and labels are those of the sensor that looks ahead."""
+    straight = plain_folder(kitti, tmp_path, "straight")
+    turned = tmp_path / "turned"
+    turned.mkdir()
+    for path in straight.iterdir():
+        x, y, z, intensity = np.fromfile(path, "<f4").reshape(-1, 4).T
+        np.stack([-y * 1000, x * 1000, z * 1000, intensity], 1).astype("<f4").tofile(turned / path.name)
+    job(model, straight, tmp_path / "a", boxes=boxes_file(tmp_path / "a.json", [car()]), pictures=True)
+    box = [-CAR[1], CAR[0], *CAR[2:6], CAR[6] + math.pi / 2]
+    boxes = boxes_file(tmp_path / "b.json", [car(box=box)])
+    job(model, turned, tmp_path / "b", boxes=boxes, unit="mm", ahead=90.0, pictures=True)
+    expected, found = (next(iter(tracks(tmp_path / out).values()))["tracks"]["7"]["boxes"] for out in "ab")
+    for one, other in zip(expected, found, strict=True):
+        x, y, *rest = one["box"]
+        assert other["box"] == pytest.approx([-y, x, *rest[:-1], rest[-1] + math.pi / 2], abs=1e-4)
+    first, second = (
+        read_labels(tmp_path / out / "labels" / f"{name}.txt")
+        for out, name in zip("ab", ("straight", "turned"), strict=True)
+    )
+    for one, other in zip(first, second, strict=True):
+        assert other.numbers.tolist() == pytest.approx(one.numbers.tolist(), abs=1e-4)
+    first, second = (np.asarray(Image.open(tmp_path / out / "images" / "000003.bin.jpg"), float) for out in "ab")
+    assert abs(first - second).mean() < 1  # some points fall beside the pixel that they fell on
+    with pytest.raises(UserError, match="one of m, cm, mm, not 'km'"):
+        job(model, turned, tmp_path / "c", boxes=boxes, unit="km")
+    with pytest.raises(UserError, match="number of degrees"):
+        job(model, turned, tmp_path / "c", boxes=boxes, ahead=math.nan)
+
+
 def test_natural_order_and_holes(kitti, model, tmp_path):
     """Names without leading zeros, three clouds missing: the car is looked for where it would be by now."""
     folder = plain_folder(kitti, tmp_path)
