@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from perception.datasets.synthetic import driving
+from perception.datasets.tracklets.lidar_sot import LidarSotTracklets
 from perception.datasets.tracklets.nuscenes import NuScenesTracklets
 from perception.datasets.tracklets.tracklet import Tracklet, without_gaps
 from perception.datasets.tracklets.waymo import WaymoTracklets
@@ -220,3 +221,92 @@ def test_recipes_train_and_evaluate(name, nuscenes, waymo, tmp_path):
     runner.train()
     metrics = runner.val_loop.evaluator.dataset_meta, runner.message_hub.get_scalar("val/tracking/success").current()
     assert 0 < metrics[1] <= 100
+
+
+# ---------------------------------------------------------------------------------------------------------- LiDAR-SOT
+
+
+@pytest.fixture
+def lidar_sot(tmp_path):
+    """A vehicle in frames 1 to 4 of five, and a pedestrian that is seen from frame 2 on."""
+    rng = np.random.default_rng(0)
+    for folder in ("gt_info", "pc/raw_pc", "benchmark/validation/vehicle", "benchmark/validation/pedestrian"):
+        (tmp_path / folder).mkdir(parents=True)
+    clouds, boxes, identities = {}, np.empty(5, object), np.empty(5, object)
+    for frame in range(5):
+        car = torch.tensor([*BOX[:6], BOX[6] + 0.1 * frame], dtype=torch.float64)
+        walker = torch.tensor([3.0 + frame, -2, 0.9, 0.8, 0.7, 1.8, 1.0], dtype=torch.float64)
+        present = [("car", car), ("walker", walker)][: 2 if frame > 1 else 1]
+        clouds[str(frame)] = np.concatenate(
+            [boxes3d.from_box_frame(torch.from_numpy(rng.uniform(-0.5, 0.5, (60, 3))) * b[3:6], b) for _, b in present]
+        ).astype(np.float32)
+        boxes[frame] = np.stack([b[[0, 1, 2, 6, 3, 4, 5]].numpy() for _, b in present])
+        identities[frame] = [name for name, _ in present]
+    np.savez_compressed(tmp_path / "pc/raw_pc/seg.npz", **clouds)
+    np.savez_compressed(tmp_path / "gt_info/seg.npz", bboxes=boxes, ids=identities, types=identities)
+    for category, name, span, lists in (
+        ("vehicle", "car", [1, 4], ("bench_list", "easy")),
+        ("pedestrian", "walker", [2, 9], ("bench_list", "hard")),
+    ):
+        for file in ("bench_list", "easy", "medium", "hard"):
+            entry = {"id": name, "type": 1, "segment_name": "seg", "frame_range": span}
+            place = tmp_path / "benchmark/validation" / category / f"{file}.json"
+            place.write_text(json.dumps([entry] if file in lists else []))
+    return tmp_path
+
+
+def test_lidar_sot_boxes_hold_their_points(lidar_sot):
+    tracklets = LidarSotTracklets(str(lidar_sot))
+    names = {one.name: one for one in tracklets.tracklets}
+    assert {name: one.frames for name, one in names.items()} == {
+        "seg/car/vehicle": (1, 2, 3, 4),
+        "seg/walker/pedestrian": (2, 3, 4),
+    }
+    for tracklet in names.values():
+        for index in range(len(tracklet)):
+            inside = boxes3d.points_inside(
+                tracklets.points(tracklet, index).double(), tracklet.boxes[index, None], 1.001
+            )
+            assert int(inside.sum()) == 60
+    assert [one.name for one in LidarSotTracklets(str(lidar_sot), "easy").tracklets] == ["seg/car/vehicle"]
+    hard = LidarSotTracklets(str(lidar_sot), "hard")
+    assert [one.category for one in hard.tracklets] == ["pedestrian"]
+    assert hard.fingerprint() != tracklets.fingerprint()
+    assert tracklets.fingerprint() == LidarSotTracklets(str(lidar_sot)).fingerprint()
+
+
+def test_lidar_sot_as_released(lidar_sot):
+    """Lists without the folder of the split, and frames of equally many objects, which make a plain array."""
+    (lidar_sot / "benchmark/validation").rename(lidar_sot / "lists")
+    (lidar_sot / "lists").rename(lidar_sot / "benchmark2")
+    shutil.rmtree(lidar_sot / "benchmark")
+    (lidar_sot / "benchmark2").rename(lidar_sot / "benchmark")
+    boxes = np.tile(np.array([[12.0, 3, 0.9, 0.4, 4.5, 1.9, 1.6]]), (5, 1, 1))
+    np.savez(lidar_sot / "gt_info/seg.npz", bboxes=boxes, ids=np.array([["car"]] * 5))
+    (tracklet,) = LidarSotTracklets(str(lidar_sot), categories=("vehicle",)).tracklets
+    assert tracklet.boxes[0].tolist() == list(BOX)
+
+
+def test_lidar_sot_faults_are_one_sentence(lidar_sot):
+    with pytest.raises(UserError, match="no cloud of frame 7"):
+        LidarSotTracklets(str(lidar_sot)).cloud("seg", 7)
+
+    def refused(words, **options):
+        with pytest.raises(UserError, match=words):
+            LidarSotTracklets(str(lidar_sot), **options)
+
+    refused("no split 'tough'", split="tough")
+    refused("no category 'cyclist'", categories=("cyclist",))
+    refused("none of 0 tracklets", split="medium")
+    place = lidar_sot / "benchmark/validation/vehicle/easy.json"
+    entry = json.loads(place.read_text())[0]
+    place.write_text(json.dumps([{**entry, "id": "truck"}]))
+    refused("truck has no box in frames 1 to 4 of seg", split="easy")
+    place.write_text(json.dumps([{**entry, "segment_name": "other"}]))
+    refused("other.npz, whose tracklets .* is not there", split="easy")
+    place.write_text("{}x")
+    refused("is no list of LiDAR-SOT's tracklets", split="easy")
+    np.savez(lidar_sot / "gt_info/seg.npz", bboxes=np.zeros((5, 1, 7)), ids=np.array([[print]], object))
+    refused("holds builtins.print")
+    np.savez(lidar_sot / "gt_info/seg.npz", bboxes=np.zeros((5, 1, 7)))
+    refused('has no "bboxes" and "ids"')

@@ -236,7 +236,8 @@ def test_recipes_are_consistent(path):
     data, model = config.train_dataloader.dataset, config.model
     assert data.area == model.area
     assert data.area.min_margin == (1.0 if "nuscenes" in path.stem else 0.5)
-    assert config.test_dataloader.dataset.tracklets.categories == data.tracklets.categories
+    if "lidar_sot" not in path.stem:  # trained on one set, tried on another
+        assert config.test_dataloader.dataset.tracklets.categories == data.tracklets.categories
     if "segmenter" in model:
         assert data.points == model.points
     else:
