@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from perception.ops.ball_query import ball_query
 from perception.ops.furthest_point_sample import furthest_point_sample
@@ -44,6 +45,12 @@ class PointwiseConv(nn.Sequential):
             self.add_module("activation", nn.ReLU(inplace=True))
         else:
             nn.init.zeros_(self.conv.bias)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight (out, in) and bias (out,) of convolution and batch norm as one layer, which they are in evaluation."""
+        norm = self.bn.bn
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return self.conv.weight.flatten(1) * scale[:, None], norm.bias - norm.running_mean * scale
 
 
 class SharedMLP(nn.Sequential):
@@ -106,6 +113,59 @@ def ball_groups(xyz: Tensor, features: Tensor | None, centres: Tensor, radius: f
     return relative if features is None else torch.cat([relative, group_points(features, indices)], 1)
 
 
+def pooled_groups(
+    mlp: SharedMLP, xyz: Tensor, features: Tensor | None, centres: Tensor, radius: float, num_samples: int
+) -> Tensor:
+    """Maximum of ``mlp`` over the members of :func:`ball_groups`, (B, out, M).
+
+    Its first layer is linear in a member and in the centre: where that is less work, it sees every point once, and not
+    in every group that the point belongs to. In evaluation, members lie in rows and batch norm is part of the layers.
+    """
+    first, *others = mlp
+    if mlp.training and (features is None or 2 * features.shape[1] < first.conv.out_channels):
+        return mlp(ball_groups(xyz, features, centres, radius, num_samples)).amax(-1)
+    indices = ball_query(xyz, centres, 0.0, radius, num_samples).clamp(min=0)
+    if mlp.training:
+        points = xyz.mT if features is None else torch.cat([xyz.mT, features], 1)
+        weight = first.conv.weight.flatten(1)
+        x = group_points(weight @ points, indices) - (weight[:, :3] @ centres.mT)[..., None]
+        x = first.activation(first.bn(x))
+        for layer in others:
+            x = layer(x)
+        return x.amax(-1)
+    points = xyz if features is None else torch.cat([xyz, features.mT], -1)
+    weight, bias = first.folded()
+    x = rows(F.linear(points, weight), indices) + (bias - F.linear(centres, weight[:, :3]))[:, :, None]
+    return evaluated_layers(others, x.relu_()).amax(2).mT
+
+
+def evaluated_layers(layers: Sequence[PointwiseConv], x: Tensor) -> Tensor:
+    """Layers with batch norm, in evaluation, on rows (..., channels)."""
+    for layer in layers:
+        x = F.linear(x, *layer.folded()).relu_()
+    return x
+
+
+def rows(x: Tensor, indices: Tensor) -> Tensor:
+    """Rows (B, ..., C) of x (B, N, C) at indices (B, ...)."""
+    return x.flatten(0, 1)[_flat_indices(x, indices)]
+
+
+def weighted_rows(x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums (B, M, C) of rows of x (B, N, C) at indices (B, M, K) with weights (B, M, K).
+
+    The rows themselves, K times as many numbers, are at no time held in memory.
+    """
+    flat = _flat_indices(x, indices).flatten(0, 1)
+    summed = F.embedding_bag(flat, x.flatten(0, 1), mode="sum", per_sample_weights=weights.flatten(0, 1))
+    return summed.unflatten(0, indices.shape[:2])
+
+
+def _flat_indices(x: Tensor, indices: Tensor) -> Tensor:
+    start = torch.arange(len(x), device=x.device) * x.shape[1]
+    return indices + start.view(-1, *[1] * (indices.dim() - 1))
+
+
 class SetAbstraction(nn.Module):
     """Samples centres, gathers the ball around each and takes the maximum of a shared MLP over its members.
 
@@ -127,8 +187,8 @@ class SetAbstraction(nn.Module):
     def forward(self, xyz: Tensor, features: Tensor | None, num_points: int) -> Sampled:
         indices = sample_points(xyz, num_points, self.fps)
         centres = gather_points(xyz.mT, indices).mT.contiguous()
-        groups = ball_groups(xyz, features, centres, self.radius, self.num_samples)
-        return Sampled(centres, self.mlps[0](groups).amax(-1), indices)
+        pooled = pooled_groups(self.mlps[0], xyz, features, centres, self.radius, self.num_samples)
+        return Sampled(centres, pooled, indices)
 
 
 def sample_points(xyz: Tensor, num_points: int, fps: bool) -> Tensor:

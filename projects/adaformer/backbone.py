@@ -12,10 +12,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from perception.layers.point_sets import SharedMLP, ball_groups, sample_points
+from perception.layers.point_sets import SharedMLP, pooled_groups, rows, sample_points, weighted_rows
 from perception.ops.gather_points import gather_points
-from perception.ops.group_points import group_points
 from perception.ops.knn import knn
 from perception.ops.three_interpolate import three_interpolate
 from perception.ops.three_nn import three_nn
@@ -74,25 +74,29 @@ class DeformableGroupVectorAttention(nn.Module):
         self.attn = nn.Sequential(nn.Linear(width, width, bias=False), nn.ReLU(), nn.Linear(width, width, bias=False))
 
     def forward(self, points: Tensor, x: Tensor) -> Tensor:
-        places, members = self._group(points, x)
-        position = self.pos(points[:, :, None] - places)  # (B, n, k, d)
-        logits = self.attn(self.w_q(x)[:, :, None] - self.w_k(members) + position)
+        # Keys and values have no bias, so that they may be interpolated instead of the features that they are made of:
+        # a point has one of each, and not one in every group.
+        described = F.linear(x, torch.cat([self.w_k.weight, self.w_v.weight]))
+        places, members = self._group(points, x, described)
+        keys, values = members.chunk(2, -1)  # (B, n, k, d)
+        position = self.pos(points[:, :, None] - places)
+        logits = self.attn(self.w_q(x)[:, :, None] - keys + position)
         weights = (logits / math.sqrt(x.shape[-1])).softmax(2)
-        return self.proj((weights * (self.w_v(members) + position)).sum(2))
+        return self.proj((weights * (values + position)).sum(2))
 
-    def _group(self, points: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Places (B, n, k, 3) of the members of each point's group, and the features (B, n, k, d) there."""
+    def _group(self, points: Tensor, x: Tensor, described: Tensor) -> tuple[Tensor, Tensor]:
+        """Places (B, n, k, 3) of the members of each point's group, and what of ``described`` (B, n, c) is there,
+        (B, n, k, c)."""
         squared, indices = knn(min(self.num_neighbours, points.shape[1]), points, points)
-        nearest = group_points(points.mT, indices).permute(0, 2, 3, 1)
-        features = group_points(x.mT, indices).permute(0, 2, 3, 1)
+        nearest = rows(points, indices)
         if self.group_reg is None:
-            return nearest, features
-        shift, scale = self.group_reg(x, features).split(3, -1)
+            return nearest, rows(described, indices)
+        shift, scale = self.group_reg(x, rows(x, indices)).split(3, -1)
         extent = squared[..., -1:].sqrt()  # to the furthest member; no gradient
         centre = points + extent * shift.tanh()
         stretch = (_MAX_LOG_SCALE * scale.tanh()).exp()
         places = centre[:, :, None] + stretch[:, :, None] * (nearest - points[:, :, None])
-        return places, sample_features(places, points, x)
+        return places, sample_features(places, points, described)
 
 
 def sample_features(places: Tensor, points: Tensor, x: Tensor) -> Tensor:
@@ -110,10 +114,10 @@ def sample_features(places: Tensor, points: Tensor, x: Tensor) -> Tensor:
     """
     flat = places.flatten(1, 2)
     _, indices = three_nn(flat, points)
-    near = group_points(points.mT, indices).permute(0, 2, 3, 1)  # (B, n * k, 3 points, xyz)
+    near = rows(points, indices)  # (B, n * k, 3 points, xyz)
     weights = 1 / ((flat[:, :, None] - near).square().sum(-1) + _FLOOR)
     weights = weights / weights.sum(-1, keepdim=True)
-    return three_interpolate(x.mT, indices, weights).mT.unflatten(1, places.shape[1:3])
+    return weighted_rows(x, indices, weights).unflatten(1, places.shape[1:3])
 
 
 class FeaturePropagationMixing(nn.Module):
@@ -194,7 +198,7 @@ class AdaFormerStage(nn.Module):
     def forward(self, xyz: Tensor, features: Tensor | None, num_points: int) -> tuple[Tensor, Tensor, Tensor]:
         indices = sample_points(xyz, num_points, self.fps)
         centres = gather_points(xyz.mT, indices).mT.contiguous()
-        pooled = self.sa(ball_groups(xyz, features, centres, self.radius, self.num_samples)).amax(-1)
+        pooled = pooled_groups(self.sa, xyz, features, centres, self.radius, self.num_samples)
         return centres, self.block(centres, pooled.mT).mT, indices
 
 
@@ -209,10 +213,11 @@ class AdaFormer(nn.Module):
         num_neighbours: members of an attention's group.
         deform: learn where the groups lie (the paper's group regression).
         attention: ``"vector"``, or ``"fp"`` for the paper's ablation.
+        fps: the first stage samples by furthest points, and later ones take the first of these, which are furthest from
+            each other again. Otherwise all take the first points, which trackers draw at random.
 
     Shape:
-        points (B, N, 3 + C) and the number of points of each stage to :class:`.levels.PointLevels`. The first stage
-        samples by furthest points; later ones take the first, which are furthest from each other again.
+        points (B, N, 3 + C) and the number of points of each stage to :class:`.levels.PointLevels`.
     """
 
     def __init__(
@@ -224,6 +229,7 @@ class AdaFormer(nn.Module):
         num_neighbours: int = 16,
         deform: bool = True,
         attention: Literal["vector", "fp"] = "vector",
+        fps: bool = True,
     ):
         super().__init__()
         widths = [in_channels, *(stage[-1] for stage in dims)]
@@ -233,7 +239,7 @@ class AdaFormer(nn.Module):
                 radius,
                 num_samples,
                 [width, *stage],
-                fps=number == 0,
+                fps=fps and number == 0,
                 num_neighbours=num_neighbours,
                 deform=deform,
                 attention=attention,

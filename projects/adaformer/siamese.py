@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from perception.layers.point_sets import SetAbstraction, SharedMLP, conv1d_stack
+from perception.layers.point_sets import SetAbstraction, SharedMLP, conv1d_stack, evaluated_layers
 
 
 @dataclass
@@ -53,9 +54,25 @@ class P2BXCorr(nn.Module):
         self.fea_layer = conv1d_stack([hidden_channels, hidden_channels], out_channels)
 
     def forward(self, template: Tensor, search: Tensor, template_xyz: Tensor) -> Tensor:
-        likeness = nn.functional.cosine_similarity(template[..., None], search[:, :, None], dim=1)  # (B, M, S)
-        described = torch.cat([template_xyz.mT, template], 1)[..., None].expand(-1, -1, -1, search.shape[-1])
-        return self.fea_layer(self.mlp(torch.cat([likeness[:, None], described], 1)).amax(2))
+        likeness = _unit(template).mT @ _unit(search)  # (B, M, S), the cosine
+        described = torch.cat([template_xyz.mT, template], 1)
+        # The first layer sees (cosine, described); the latter is the same for all search points.
+        first, *others = self.mlp
+        if self.training:
+            weight = first.conv.weight.flatten(1)
+            x = weight[:, 0, None, None] * likeness[:, None] + (weight[:, 1:] @ described)[..., None]
+            x = first.activation(first.bn(x))
+            for layer in others:
+                x = layer(x)
+            return self.fea_layer(x.amax(2))
+        weight, bias = first.folded()
+        x = likeness[..., None] * weight[:, 0] + F.linear(described.mT, weight[:, 1:], bias)[:, :, None]
+        return self.fea_layer(evaluated_layers(others, x.relu_()).amax(1).mT)
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Features (B, C, N) of length 1, none divided by less than 1e-8."""
+    return features / features.norm(dim=1, keepdim=True).clamp(min=1e-8)
 
 
 class VoteRPN(nn.Module):

@@ -9,13 +9,17 @@ from torch.testing import assert_close
 from perception.layers.point_sets import (
     FeaturePropagation,
     SetAbstraction,
+    SharedMLP,
     ball_groups,
     conv1d_stack,
     interpolate_features,
+    pooled_groups,
     sample_points,
+    weighted_rows,
 )
 from perception.ops.furthest_point_sample import furthest_point_sample
 from perception.ops.group_points import group_points
+from perception.ops.three_interpolate import three_interpolate
 from perception.ops.three_nn import three_nn
 
 FILE = Path(__file__).parents[1] / "data" / "reference" / "adaformer" / "point_ops.pt"
@@ -95,3 +99,38 @@ def test_propagation_puts_interpolated_features_first():
     own, above = torch.randn(1, 2, 7), torch.randn(1, 3, 5)
     merged = torch.cat([interpolate_features(fine, coarse, above), own], 1)
     assert_close(module(fine, coarse, own, above), module.mlp(merged[..., None])[..., 0])
+
+
+# ---------------------------------------------------------------------------------------------------------- in groups
+
+
+def test_weighted_rows_are_those_of_interpolation():
+    x = torch.randn(2, 7, 5, dtype=torch.float64, requires_grad=True)
+    indices = torch.randint(0, 7, (2, 4, 3))
+    weights = torch.rand(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert_close(weighted_rows(x, indices, weights), three_interpolate(x.mT, indices, weights).mT)
+    assert torch.autograd.gradcheck(lambda *inputs: weighted_rows(inputs[0], indices, inputs[1]), (x, weights))
+
+
+@pytest.mark.parametrize("channels", [0, 2, 12])
+@pytest.mark.parametrize("training", [True, False])
+def test_groups_are_pooled_as_if_every_member_went_through_every_layer(channels, training):
+    """Gradients and running statistics too; in training the first layer sees points once where that is less."""
+    torch.manual_seed(0)
+    mlps = [SharedMLP([3 + channels, 12, 8]).double().train(training) for _ in range(2)]
+    for buffer in mlps[0].buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    mlps[1].load_state_dict(mlps[0].state_dict())
+    xyz = torch.rand(2, 40, 3, dtype=torch.float64)
+    features = torch.randn(2, channels, 40, dtype=torch.float64) if channels else None
+    pooled = pooled_groups(mlps[0], xyz, features, xyz[:, :10], 0.3, 6)
+    expected = mlps[1](ball_groups(xyz, features, xyz[:, :10], 0.3, 6)).amax(-1)
+    assert_close(pooled, expected)
+    slope = torch.randn_like(pooled)
+    (pooled * slope).sum().backward()
+    (expected * slope).sum().backward()
+    for one, other in zip(mlps[0].parameters(), mlps[1].parameters(), strict=True):
+        assert_close(one.grad, other.grad, rtol=1e-6, atol=1e-9)
+    for one, other in zip(mlps[0].buffers(), mlps[1].buffers(), strict=True):
+        assert_close(one, other)

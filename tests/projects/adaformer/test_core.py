@@ -1,5 +1,6 @@
 """AdaFormer, the Siamese and the motion network: recorded numbers, published sizes, and the laws that define them."""
 
+import copy
 import math
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ from projects.adaformer.backbone import AdaFormer, AdaFormerBlock, DeformableGro
 from projects.adaformer.box_transforms import compose, into_frame, move_with, out_of_frame
 from projects.adaformer.motion import MotionNetwork, SegAdaFormer, SegPointNet
 from projects.adaformer.pointnet2 import PointNet2SSG
-from projects.adaformer.siamese import SiameseNetwork
+from projects.adaformer.siamese import P2BXCorr, SiameseNetwork
 
 FOLDER = Path(__file__).parents[2] / "data" / "reference" / "adaformer"
 TINY = {"dims": ((16, 16, 32), (32, 32, 64), (64, 64, 64)), "num_samples": 16, "num_neighbours": 8}
@@ -66,6 +67,26 @@ def test_recorded_backbone():
     assert_close(levels.features[-1], case["feat"], atol=1e-5, rtol=0)
     assert torch.equal(levels.indices[0].int(), case["idx0"])
     assert torch.equal(levels.kept.int(), case["idx0"][:, :12])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_comparison_is_that_of_every_pair(training):
+    """The first layer sees template points once; here it sees them beside every search point, as P2B states it."""
+    torch.manual_seed(0)
+    module = P2BXCorr(6, 8, 5).double().train(training)
+    module.mlp.layer0.bn.bn.running_mean.uniform_(-0.5, 0.5)
+    other = copy.deepcopy(module)
+    template, search = torch.randn(2, 6, 4, dtype=torch.float64), torch.randn(2, 6, 9, dtype=torch.float64)
+    xyz = torch.randn(2, 4, 3, dtype=torch.float64)
+    likeness = torch.nn.functional.cosine_similarity(template[..., None], search[:, :, None], dim=1)
+    described = torch.cat([xyz.mT, template], 1)[..., None].expand(-1, -1, -1, 9)
+    expected = other.fea_layer(other.mlp(torch.cat([likeness[:, None], described], 1)).amax(2))
+    found = module(template, search, xyz)
+    assert_close(found, expected)
+    for result in (found, expected):
+        result.square().sum().backward()
+    for one, another in zip(module.parameters(), other.parameters(), strict=True):
+        assert_close(one.grad, another.grad, rtol=1e-6, atol=1e-9)
 
 
 def test_recorded_p2b():
