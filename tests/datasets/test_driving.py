@@ -279,12 +279,14 @@ def test_rig_folder(tmp_path):
         {"width": 8},
         {"seed": -1},
         {"layout": "waymo"},
+        {"rate": -1},
         {"num_train": 701},
     ],
 )
 def test_impossible_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         driving.Params(**wrong)
+    assert driving.Params(frames=3, rate=30).times.tolist() == [0, 1 / 30, 2 / 30]
     with pytest.raises(ValueError, match="num_val 5"):
         driving.Params(layout="kitti-tracking", num_val=5)
 

@@ -43,11 +43,21 @@ class Params:
     samples: int = field(default=2, metadata={"help": "rays per pixel, along each of its sides"})
     columns: int = field(default=720, metadata={"help": "beams of each ring of the LiDAR"})
     crowd: int = field(default=8, metadata={"help": "moving vehicles, parked ones and people that are tried"})
+    rate: int = field(default=0, metadata={"help": "frames a second; 0 is 2, and 10 for kitti-tracking"})
     seed: int = field(default=0, metadata={"help": "another seed gives other scenes"})
     layout: str = field(default="nuscenes", metadata={"help": f"files to write: {', '.join(LAYOUTS)}"})
 
     def __post_init__(self):
-        least = {"num_train": 1, "num_val": 1, "frames": 0, "width": 32, "samples": 1, "columns": 16, "crowd": 0}
+        least = {
+            "num_train": 1,
+            "num_val": 1,
+            "frames": 0,
+            "width": 32,
+            "samples": 1,
+            "columns": 16,
+            "crowd": 0,
+            "rate": 0,
+        }
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name} must be at least {value}, not {getattr(self, name)}")
@@ -72,7 +82,7 @@ class Params:
     @property
     def times(self) -> np.ndarray:
         """(frames,) seconds at which the LiDAR's turns end."""
-        return np.arange(self.frames or FRAMES[self.layout]) / FRAMES_PER_SECOND[self.layout]
+        return np.arange(self.frames or FRAMES[self.layout]) / (self.rate or FRAMES_PER_SECOND[self.layout])
 
     def worlds(self) -> Iterator[tuple[str, int, World]]:
         """Split, number within the split, and world of each scene."""
