@@ -27,10 +27,11 @@ test: setup ## run the test suite; PYTEST_ARGS='...' passes options on
 test-fast: setup ## run the tests that take no training and no stock models (under a minute on 2 cores)
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
-lint: setup ## check style (ruff) and types (pyrefly) without changing anything
+lint: setup ## check style (ruff), types (pyrefly) and docker/ (hadolint) without changing anything
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m pyrefly check --output-format min-text --summary=none
+	@.venv/bin/hadolint docker/Dockerfile docker/Dockerfile.cpu
 
 format: setup ## rewrite files in the project's style
 	@$(PY) -m ruff check --fix .

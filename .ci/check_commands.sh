@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From an empty folder with the installed package alone: data, a config of one's own, a few steps, predictions.
+# From an empty folder with the installed package alone: data, a config of one's own, a few steps, predictions, their page.
 set -euo pipefail
 export OMP_NUM_THREADS=1
 perception make-data shapes --out data --num-train 8 --num-val 4
@@ -10,6 +10,13 @@ perception train own.py --work-dir work --seed 0 --cfg-options "${options[@]}"
 test -s work/curves.png
 perception infer own.py work/iter_2.pth data/images/val --out results --cfg-options "${options[@]}"
 test -s results/predictions.json
+# The page shows its four images, in a browser that has nothing but the files.
+test "$(ls results/page/??/*.view.jpg | wc -l)" = 4
+if browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome); then
+    "$browser" --headless --no-sandbox --disable-gpu --proxy-server=127.0.0.1:9 --dump-dom "file://$PWD/results/index.html" \
+        2> /dev/null | tee page.dom | grep -q '>4 images<'
+    test "$(grep -o 'class="thumb"><img' page.dom | wc -l)" = 4
+fi
 perception train demo/rank_detr --work-dir named --seed 0 --cfg-options "${options[@]}" \
     {train,val,test}_dataloader.dataset.data_root=data/
 perception ops

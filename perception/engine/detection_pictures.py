@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmdet.engine.hooks import DetVisualizationHook
+from mmdet.evaluation.functional import INSTANCE_OFFSET
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmengine.runner import Runner
 
 from perception.datasets.images import read_image
 
+from .page.compared import NO_LABEL, ComparedPage, boxes_of
 from .picture_files import picture_files, tested_images
 
 
@@ -18,13 +21,18 @@ from .picture_files import picture_files, tested_images
 class DetectionPicturesHook(DetVisualizationHook):
     """mmdet's hook, which gave images of one name in several folders one picture and read files in its own way.
 
-    ``test_out_dir`` is the folder for the pictures of a test run, in the folder tree and with the names of the images.
+    ``test_out_dir`` is the folder for the pictures of a test run, in the folder tree and with the names of the images,
+    and for a page that shows them.
     """
 
     def before_test(self, runner: Runner) -> None:
         """Settle the names of all pictures."""
         if self.test_out_dir is not None:
             self._files = picture_files(tested_images(runner), self.test_out_dir)
+            meta = self._visualizer.dataset_meta or {}
+            palette = meta.get("palette")
+            palette = palette if isinstance(palette, list | tuple) else None
+            self._page = ComparedPage(Path(self.test_out_dir), meta["classes"], palette)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[DetDataSample]
@@ -38,3 +46,15 @@ class DetectionPicturesHook(DetVisualizationHook):
             self._visualizer.add_datasample(
                 file.name, image, data_sample=sample, pred_score_thr=self.score_thr, out_file=str(file)
             )
+            if "pred_panoptic_seg" in sample:
+                found = sample.pred_panoptic_seg.sem_seg[0].cpu().numpy() % INSTANCE_OFFSET
+                found[found >= len(self._visualizer.dataset_meta["classes"])] = NO_LABEL
+                self._page.add_maps(file, image, sample.gt_sem_seg.sem_seg[0].cpu().numpy(), found)
+            else:
+                found = boxes_of(sample.pred_instances, sample.pred_instances.scores >= self.score_thr)
+                self._page.add_boxes(file, image, boxes_of(sample.gt_instances), found)
+
+    def after_test(self, runner: Runner) -> None:
+        """Write the page."""
+        if self.test_out_dir is not None:
+            self._page.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmengine.runner import Runner
 from mmseg.engine.hooks import SegVisualizationHook
@@ -11,6 +12,7 @@ from mmseg.structures import SegDataSample
 
 from perception.datasets.images import read_image
 
+from .page.compared import ComparedPage
 from .picture_files import picture_files, tested_images
 
 
@@ -19,7 +21,8 @@ class SegmentationPicturesHook(SegVisualizationHook):
     """mmseg's hook with the ``test_out_dir`` that mmdet's has.
 
     Args:
-        test_out_dir: folder for the pictures of a test run, in the folder tree and with the names of the images.
+        test_out_dir: folder for the pictures of a test run, in the folder tree and with the names of the images,
+            and for a page that shows them.
         **kwargs: of mmseg's hook.
     """
 
@@ -31,6 +34,8 @@ class SegmentationPicturesHook(SegVisualizationHook):
         """Settle the names of all pictures."""
         if self.test_out_dir is not None:
             self._files = picture_files(tested_images(runner), self.test_out_dir)
+            meta = self._visualizer.dataset_meta or {}
+            self._page = ComparedPage(Path(self.test_out_dir), meta["classes"], meta.get("palette"))
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[SegDataSample]
@@ -42,3 +47,10 @@ class SegmentationPicturesHook(SegVisualizationHook):
             file = self._files[sample.img_path]
             image = read_image(sample.img_path)
             self._visualizer.add_datasample(file.name, image, data_sample=sample, out_file=str(file))
+            truth, found = (getattr(sample, key).data[0].cpu().numpy() for key in ("gt_sem_seg", "pred_sem_seg"))
+            self._page.add_maps(file, image, truth, found)
+
+    def after_test(self, runner: Runner) -> None:
+        """Write the page."""
+        if self.test_out_dir is not None:
+            self._page.finish()

@@ -17,6 +17,7 @@ from perception.inference.kinds import Kind
 EPILOG = """what OUT holds:
 {outputs}
   predictions.jsonl   one line for each of the {units}, written as the run goes
+  index.html, page/   a page to look at, in any browser, from the disk
   skipped.json        files that could not be used, with reasons
   run.json            what the run was started with
 
@@ -56,6 +57,7 @@ def add_run_options(parser: argparse.ArgumentParser, kind: type[Kind], batch_siz
         "--pattern", nargs="+", default=[], help="only files whose name or relative path matches, e.g. '*.png' 'cam0/*'"
     )
     parser.add_argument("--no-images", action="store_true", help="write predictions only, draw nothing")
+    parser.add_argument("--no-page", action="store_true", help="write no index.html to look at, and nothing for it")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in OUT instead of continuing it")
     parser.add_argument(
         "--cfg-options",
@@ -90,6 +92,7 @@ def run_command(args: argparse.Namespace, folder: Path, options: dict[str, Any])
         device=args.device,
         patterns=args.pattern,
         pictures=not args.no_images,
+        page=not args.no_page,
         overwrite=args.overwrite,
         options=options,
         cfg_options=args.cfg_options,

@@ -20,13 +20,15 @@ import torch
 
 from perception.engine.config import load_config
 from perception.engine.errors import UserError
+from perception.engine.page import page
 from perception.inference.kinds import Kind, Running, build_kind
 from perception.inference.loops import Loop, Work
 from perception.inference.output import SKIPPED, OutputFolder
 from perception.inference.progress import Progress
 from perception.inference.scan import Scan, Source
 from perception.inference.settings import run_settings
-from perception.inference.writing import Record
+from perception.inference.showing import shown_summaries, write_run_page
+from perception.inference.writing import Record, Summary
 
 # Bytes of a file's name that leave room, of 255, for what results add to it.
 _LONGEST_NAME = 235
@@ -48,6 +50,7 @@ class Job:
         device: a torch device; by default CUDA where there is some, else the CPU.
         patterns: shell patterns of the files to take; none means everything that by its name is of the kind.
         pictures: draw pictures.
+        page: write a page to look at.
         overwrite: replace what is in `out`, instead of continuing it.
         options: arguments of the kind, such as `score_thr` for images.
         cfg_options: settings of the config to change, by dotted name.
@@ -62,6 +65,7 @@ class Job:
     device: str | None = None
     patterns: Sequence[str] = ()
     pictures: bool = True
+    page: bool = True
     overwrite: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     cfg_options: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +99,8 @@ class Report:
                 lines.append(f"  ... and {len(self.skipped) - _LISTED} more, all in {self.job.out / SKIPPED}")
         if self.ignored:
             lines.append(f"{self.ignored} other files left aside (by their names no {units} that were asked for)")
-        for name, place in self.kind.places(self.job.pictures).items():
+        places = self.kind.places(self.job.pictures)
+        for name, place in ({**places, "page": page.INDEX} if self.job.page else places).items():
             if (self.job.out / place).exists():
                 lines.append(f"{name + ':':<12} {self.job.out / place}")
         return "\n".join(lines)
@@ -112,7 +117,10 @@ def run(job: Job) -> Report:
     settings = run_settings(job.config, cfg, job.checkpoint, job.folder, job.patterns, kind)
     running = Running(job.batch_size, job.workers, _device(job.device), job.pictures)
     found = _scan(job, kind)
-    writers = partial(kind.writers, pictures=job.pictures)
+
+    def writers(names: Sequence[str]) -> Sequence[Summary]:
+        return shown_summaries(kind.writers(names, job.pictures), kind.showing(), names, job.page and job.pictures)
+
     with closing(OutputFolder(job.out, settings, found, writers, job.overwrite)) as output:
         loop = kind.loop(running)
         pending = loop.pending(found.sources, output)
@@ -124,7 +132,11 @@ def run(job: Job) -> Report:
                 predictor = kind.predictor(cfg, job.checkpoint, running)
                 meta = kind.meta(cfg, job.checkpoint, predictor)
                 started = time.perf_counter()
-                finished, refused = _go(loop, pending, kind, predictor, meta, found.sources, output)
+                try:
+                    finished, refused = _go(loop, pending, kind, predictor, meta, found.sources, output)
+                except KeyboardInterrupt:
+                    _write_page(job, kind, found, output, meta, skipped)
+                    raise
                 skipped |= refused
         else:
             meta = kind.meta(cfg, job.checkpoint, None)
@@ -132,8 +144,16 @@ def run(job: Job) -> Report:
             output.finish_sequence(sequence, meta)
         seconds = time.perf_counter() - started
         output.finish(meta, skipped)
+        _write_page(job, kind, found, output, meta, skipped)
         reused = sum(output.has(source) and source.name not in skipped for source in found.sources) - finished
         return Report(job, kind, finished, reused, skipped, len(found.ignored), seconds)
+
+
+def _write_page(job: Job, kind: Kind, found: Scan, output: OutputFolder, meta: Any, skipped: dict[str, str]) -> None:
+    if job.page:
+        write_run_page(output, found.sources, job.folder, kind.showing(), (kind.unit, kind.units), meta, skipped)
+    else:  # one of an earlier run would not show this one
+        page.remove_page(output.files.root)
 
 
 def _go(

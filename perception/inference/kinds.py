@@ -26,6 +26,7 @@ from perception.engine.errors import UserError
 from perception.inference.batched import Batched
 from perception.inference.loops import Loop
 from perception.inference.reading import Reader
+from perception.inference.showing import Showing
 from perception.inference.writing import Summary
 
 _IMAGES = "perception.inference.images"
@@ -112,6 +113,10 @@ class Kind(ABC):
     def remark(self, sample: Any) -> str:
         """What the user should know of how a sample was read, after its name; nothing for most."""
         return ""
+
+    def showing(self) -> Showing:
+        """How the page of a run shows results."""
+        return Showing()
 
     def places(self, pictures: bool) -> dict[str, str]:
         """What the closing summary names, if it is there: paths below OUT."""

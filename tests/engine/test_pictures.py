@@ -80,7 +80,11 @@ def test_every_image_gets_its_picture_as_the_model_sees_it(tmp_path, hook, visua
     pictures._visualizer = drawing
     pictures.before_test(runner)
     pictures.after_test_iter(runner, 0, {}, [sample(image) for image in images])
-    made = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    pictures.after_test(runner)
+    everything = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    made = [name for name in everything if not name.startswith("page/")]
+    assert made.pop() == "index.html"
+    assert not [name for name in everything if name.endswith(".jsonl")]
     assert made == ["a/0.jpg", "b/0.jpg", "b/0.png", "b/1.tif.jpg"]
     for name in made:
         # Ground truth and prediction side by side, upright.

@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from perception.engine.errors import UserError
+from perception.engine.page import pictures
 from perception.inference.folder import Job, run
 from perception.inference.images import box_writer
 from perception.inference.images import kind as kind_module
@@ -54,7 +55,10 @@ def reference(retinanet, photos, tmp_path_factory):
 def test_a_run_writes_everything(reference, photos):
     names = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.*"))
     assert sorted(_files(reference)) == sorted(
-        [f"images/{name}" for name in names] + ["predictions.json", "predictions.jsonl", "run.json", "skipped.json"]
+        [f"images/{name}" for name in names]
+        + [file for name in names for file in (pictures.thumbnail_file(name), pictures.view_file(name))]
+        + ["index.html", "page/records/00000.js"]
+        + ["predictions.json", "predictions.jsonl", "run.json", "skipped.json"]
     )
     records = _records(reference)
     assert list(records) == names

@@ -137,7 +137,8 @@ class TestTexts:
             (texts / ("sub" if number % 2 else ".") / f"{number:02d}.txt").unlink()
         run(Job(**{**vars(job), "overwrite": True}))
         assert sorted(_files(job.out)) == [
-            "counts/sub/01.txt", "predictions.jsonl", "run.json", "skipped.json", "total.txt",
+            "counts/sub/01.txt", "index.html", "page/records/00000.js", "predictions.jsonl", "run.json", "skipped.json",
+            "total.txt",
         ]  # fmt: skip
 
 

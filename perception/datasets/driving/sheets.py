@@ -53,7 +53,7 @@ def draw_sheet(
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    rows = [[_draw(view, boxes, colours) for view in row] for row in _as_seen(views)]
+    rows = [[_draw(view, boxes, colours) for view in row] for row in as_seen(views)]
     height, columns = max(view.shape[0] for row in rows for view in row), max(map(len, rows))
     sheet = np.full((2 * height, columns * VIEW_WIDTH, 3), 255, np.uint8)
     for number, row in enumerate(rows):
@@ -66,7 +66,7 @@ def draw_sheet(
     return np.concatenate([sheet, above], 1)
 
 
-def _as_seen(views: Sequence[View]) -> list[list[View]]:
+def as_seen(views: Sequence[View]) -> list[list[View]]:
     """The cameras that look ahead and those that look back, each from left to right."""
     axes = {id(view): np.asarray(view.lidar_from_camera)[:2, 2] for view in views}
     rows = ([v for v in views if axes[id(v)][1] >= 0], [v for v in views if axes[id(v)][1] < 0])

@@ -25,6 +25,7 @@ from .clusters import Clustering
 from .first_boxes import Boxes, read_first_boxes
 from .predictor import TrackingPredictor
 from .reader import CloudReader
+from .showing import CloudsShowing
 from .writer import OVERVIEWS, PICTURES, TRACKS, TrackWriter
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
@@ -148,6 +149,9 @@ class Clouds(Kind):
 
     def remark(self, sample: Cloud) -> str:
         return sample.note
+
+    def showing(self) -> CloudsShowing:
+        return CloudsShowing()
 
     def places(self, pictures: bool) -> dict[str, str]:
         shown = {"tracks": TRACKS}

@@ -26,6 +26,7 @@ from perception.inference.images.reader import ImageReader
 from perception.inference.images.results import Found
 from perception.inference.images.sample import ImageSample
 from perception.inference.images.segment_writer import PANOPTIC, SegmentWriter
+from perception.inference.images.showing import ImagesShowing
 from perception.inference.images.tiled import TiledPredictor
 from perception.inference.images.tiles import Tiling
 from perception.inference.kinds import KINDS, Kind, Running
@@ -139,6 +140,9 @@ reduced to at most 4096 pixels a side.
 
     def remark(self, sample: ImageSample) -> str:
         return sample.remark
+
+    def showing(self) -> ImagesShowing:
+        return ImagesShowing()
 
     def places(self, pictures: bool) -> dict[str, str]:
         shown = {"predictions": RESULTS, "label maps": LABEL_MAPS, "segments": PANOPTIC}

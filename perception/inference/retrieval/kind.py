@@ -26,6 +26,7 @@ from perception.inference.retrieval.places import NAMINGS, Place, Scale, places_
 from perception.inference.retrieval.query_reader import PanoramaReader
 from perception.inference.retrieval.ranking import Ranker, Reorder
 from perception.inference.retrieval.searching import INDEXES, exact, hnsw
+from perception.inference.retrieval.showing import MatchesShowing
 from perception.inference.settings import run_settings
 from perception.inference.writing import Summary
 
@@ -171,6 +172,9 @@ class Panoramas(Kind):
 
     def writers(self, names: Sequence[str], pictures: bool) -> Sequence[Summary]:
         return [MatchWriter(names, pictures, self._truths(names))]
+
+    def showing(self) -> MatchesShowing:
+        return MatchesShowing()
 
     def places(self, pictures: bool) -> dict[str, str]:
         shown = {"table": TABLE, "points": POINTS, "summary": NUMBERS}

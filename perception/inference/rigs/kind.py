@@ -24,6 +24,7 @@ from perception.inference.writing import Summary
 from .options import Choice
 from .predictor import RigPredictor
 from .reader import RigFrame, RigReader
+from .showing import RigsShowing
 from .writer import PICTURES, RESULTS, RigWriter
 
 _LOADER = "LoadRigImages"
@@ -125,6 +126,9 @@ class Rigs(Kind):
 
     def remark(self, sample: RigFrame) -> str:
         return sample.note if self._looks_back else ""
+
+    def showing(self) -> RigsShowing:
+        return RigsShowing()
 
     def places(self, pictures: bool) -> dict[str, str]:
         return {"results": RESULTS, "pictures": PICTURES} if pictures else {"results": RESULTS}
