@@ -17,6 +17,7 @@ from perception.inference import loops
 from perception.inference.folder import Job, run
 from perception.inference.kinds import build_kind
 from tests.inference.toy_diaries import Historian
+from tests.inference.toy_texts import WordCounter
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -129,6 +130,38 @@ class TestTexts:
         whole = make_job("Texts", texts, "whole", seconds=0.1)
         run(whole)
         assert _files(job.out) == _files(whole.out)
+
+    def test_an_interrupted_run_leaves_a_page_of_what_is_done(self, texts, make_job, here, monkeypatch):
+        job, whole = make_job("Texts", texts), make_job("Texts", texts, "whole")
+        run(whole)
+        predict, batches = WordCounter.predict, []
+
+        def interrupted(counter, batch):
+            if len(batches) == 3:
+                raise KeyboardInterrupt
+            batches.append(batch)
+            return predict(counter, batch)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(WordCounter, "predict", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run(job)
+        done = len(_records(job.out))
+        assert 0 < done < 30
+        assert f'"pending":{30 - done}' in (job.out / "index.html").read_text()
+        run(job)
+        assert _files(job.out) == _files(whole.out)
+
+    def test_no_page(self, texts, make_job, here):
+        job = make_job("Texts", texts)
+        run(job)
+        assert "index.html" in _files(job.out)
+        report = run(Job(**{**vars(job), "page": False}))
+        assert report.reused == 30
+        assert sorted(name for name in _files(job.out) if not name.startswith("counts/")) == [
+            "predictions.jsonl", "run.json", "skipped.json", "total.txt",
+        ]  # fmt: skip
+        assert "index.html" not in report.text()
 
     def test_a_fresh_start_leaves_nothing(self, texts, make_job, here):
         job = make_job("Texts", texts)
