@@ -18,8 +18,8 @@ from torch import Tensor
 from perception.datasets.palette import default_palette
 from perception.engine.page import page, pictures
 from perception.geometry.rotated_boxes import box_corners, upright_bounds
-from perception.ops import box_iou_rotated
 from perception.ops.bbox_overlaps import bbox_overlaps
+from perception.ops.box_iou_rotated import box_iou_rotated
 
 NO_LABEL = 255
 """In label maps: pixels that are true to no class, and do not count."""
