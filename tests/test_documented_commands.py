@@ -141,7 +141,7 @@ RUN_BY = {
         "tests/projects/rank_detr/test_training.py::test_resumed_run_equals_the_uninterrupted_one"
     ),
     "torchrun --nproc_per_node 8 tools/train.py configs/rank_detr.py --launcher pytorch": (
-        "tests/projects/rank_detr/test_training.py::test_two_processes_train_a_step"
+        "tests/projects/rank_detr/test_training.py::test_two_processes_hold_the_same_weights_also_after_a_resume"
     ),
     "python tools/test.py configs/rank_detr.py": "tests/tools/test_tools.py::test_train_then_test",
     "python tools/train.py configs/arc.py": (
@@ -165,6 +165,9 @@ RUN_BY = {
     ),
     "python tools/train.py configs/demo/freqfusion.py": "tests/projects/freqfusion/test_training.py::test_tools",
     "python tools/test.py configs/demo/freqfusion.py": "tests/projects/freqfusion/test_training.py::test_tools",
+    "python tools/infer.py CONFIG CHECKPOINT FOLDER --out OUT --engine ray": (
+        "tests/inference/test_ray.py::test_a_driver_is_killed_and_another_engine_goes_on"
+    ),
     "python tools/infer.py CONFIG": (
         "tests/inference/test_folder.py::TestCommandLine::test_all_done_is_0_and_says_where_things_are"
     ),

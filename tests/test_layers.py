@@ -24,7 +24,7 @@ LAYERS = {
     "perception.evaluation": set(),
     "perception.detection": set(),
     "perception.engine": {"matplotlib"},
-    "perception.inference": {"open3d", "rasterio", "pyvips", "faiss"},
+    "perception.inference": {"open3d", "rasterio", "pyvips", "faiss", "ray"},
     "perception.studio": {"nerfstudio", "rich", "tyro", "yaml", "mpl_toolkits"},
     "perception.commands": {"argcomplete"},
     "projects": {"einops", "diffusers", "transformers", "skimage", "trimesh"},

@@ -16,10 +16,15 @@ class OutputError(UserError, OSError):
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """Opens a hidden temporary neighbour of `path` for writing and renames it to `path` once all is written.
+def replacing(path: str | Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+    """Opens a temporary file for writing and renames it to `path` once all is written.
 
-    The temporary name is the same every time: what a killed run left behind is overwritten by the next.
+    It is a hidden neighbour of `path` whose name is the same every time: what a killed run left behind is overwritten
+    by the next.
+
+    Args:
+        path: the file.
+        temporary: another temporary file, of the same file system, where several processes may write the same file.
 
     Raises:
         OutputError: there is no room, no permission, no such folder, or `path` is something else than a file.
@@ -27,7 +32,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     if path.exists() and not path.is_file():
         raise OutputError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'not an ordinary file'}")
-    temporary = path.with_name(f".{path.name}.part")
+    if temporary is None:
+        temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
             yield file

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import chain, islice
 from typing import Any
 
 from perception.inference.attempts import Attempts
@@ -30,9 +31,16 @@ class Batched(PooledLoop):
     def __init__(self, unit: str, batch_size: int, workers: int) -> None:
         super().__init__(workers)
         self._unit, self._batch_size = unit, batch_size
+        # Shapes find their partners within a chunk; it is also what an interrupted run has to form again.
+        self.window = max(64, 8 * batch_size)
 
     def pending(self, sources: Sequence[Source], earlier: Earlier) -> int:
         return sum(not earlier.has(source) for source in sources)
+
+    def shards(self, sources: Sequence[Source], earlier: Earlier) -> list[Sequence[Source]]:
+        """Sources that may share batches."""
+        chunks = [sources[start : start + self.window] for start in range(0, len(sources), self.window)]
+        return [chunk for chunk in chunks if not all(map(earlier.has, chunk))]
 
     def outcomes(self, work: Work) -> Iterator[Outcome]:
         attempts = Attempts(work.predictor.predict, self._unit)
@@ -61,17 +69,15 @@ class Batched(PooledLoop):
             yield from queue.rest()
         yield from refused
 
-    def chunks(self, sources: Sequence[Source]) -> list[Sequence[Source]]:
-        """Sources that may share batches: batches are the same whichever chunks are run, and where."""
-        # Shapes find their partners within a chunk; it is also what an interrupted run has to form again.
-        size = max(64, 8 * self._batch_size)
-        return [sources[start : start + size] for start in range(0, len(sources), size)]
-
     def _read(self, work: Work) -> Iterator[Iterable[tuple[Source, Any | Refused]]]:
         """Samples by chunk, while the processes are already busy with what comes next."""
-        chunks = [chunk for chunk in self.chunks(work.sources) if not all(map(work.earlier.has, chunk))]
-        sources = (source for chunk in chunks for source in chunk)
-        ahead = self._batch_size + 2 * self._workers
-        samples = self.read_all(work.reader, sources, ahead)
-        for chunk in chunks:
-            yield (next(samples) for _ in chunk)
+        sizes: deque[int] = deque()
+
+        def sources() -> Iterator[Source]:
+            for chunk in work.shards:
+                sizes.append(len(chunk))
+                yield from chunk
+
+        samples = self.read_all(work.reader, sources(), self._batch_size + 2 * self._workers)
+        for first in samples:
+            yield chain([first], islice(samples, sizes.popleft() - 1))

@@ -10,7 +10,11 @@ from typing import Any
 
 from mmengine.config import DictAction
 
+from perception.engine.errors import UserError
 from perception.inference.arguments import positive
+from perception.inference.engines.engine import Engine
+from perception.inference.engines.local import Local
+from perception.inference.engines.ray_engine import RayEngine
 from perception.inference.folder import Job, run
 from perception.inference.kinds import Kind
 
@@ -67,6 +71,60 @@ def add_run_options(parser: argparse.ArgumentParser, kind: type[Kind], batch_siz
         metavar="KEY=VALUE",
         help="override settings of the config, e.g. model.test_cfg.max_per_img=50",
     )
+    add_engine_options(parser)
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Options of where a run takes place."""
+    group = parser.add_argument_group("on a cluster (see docs/scale.md)")
+    group.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="ray: many processes of a Ray cluster"
+    )
+    group.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="auto, or HOST:PORT of a running cluster (default: $RAY_ADDRESS, or else one of this machine alone)",
+    )
+    group.add_argument("--actors", type=positive, help="processes with a model (default: as many as there is room for)")
+    group.add_argument(
+        "--gpus-per-actor", type=_amount, metavar="G", help="may be a part of one (default: 1 if there are any)"
+    )
+    group.add_argument(
+        "--cpus-per-actor", type=_amount, metavar="C", help="cores of an actor, and threads of its model (default: 1)"
+    )
+
+
+def _amount(text: str) -> float:
+    """A number that is not negative, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not an amount")
+    return value
+
+
+def engine_of(args: argparse.Namespace) -> Engine:
+    """The engine that arguments describe.
+
+    Raises:
+        UserError: they contradict each other.
+    """
+    names = ("ray_address", "actors", "gpus_per_actor", "cpus_per_actor")
+    given = [name for name in names if getattr(args, name) is not None]
+    if args.engine == "local":
+        if given:
+            raise UserError(f"--{given[0].replace('_', '-')} belongs to --engine ray")
+        return Local()
+    if args.cpus_per_actor == 0:
+        raise UserError("--cpus-per-actor must be more than 0")
+    return RayEngine(
+        args.ray_address or os.environ.get("RAY_ADDRESS"),
+        args.actors,
+        args.gpus_per_actor,
+        args.cpus_per_actor or 1.0,
+    )
 
 
 def run_command(args: argparse.Namespace, folder: Path, options: dict[str, Any]) -> int:
@@ -96,6 +154,7 @@ def run_command(args: argparse.Namespace, folder: Path, options: dict[str, Any])
         overwrite=args.overwrite,
         options=options,
         cfg_options=args.cfg_options,
+        engine=engine_of(args),
     )
     try:
         report = run(job)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,17 +18,17 @@ from typing import Any
 
 import torch
 
-from perception.engine.config import load_config
 from perception.engine.errors import UserError
 from perception.engine.page import page
-from perception.inference.kinds import Kind, Running, build_kind
-from perception.inference.loops import Loop, Work
+from perception.inference.engines.engine import Engine, Recipe, Session, Setup
+from perception.inference.engines.local import Local
+from perception.inference.kinds import Kind
 from perception.inference.output import SKIPPED, OutputFolder
 from perception.inference.progress import Progress
-from perception.inference.scan import Scan, Source
+from perception.inference.scan import Scan
 from perception.inference.settings import run_settings
-from perception.inference.showing import shown_summaries, write_run_page
-from perception.inference.writing import Record, Summary
+from perception.inference.showing import write_run_page
+from perception.inference.writing import Summary
 
 # Bytes of a file's name that leave room, of 255, for what results add to it.
 _LONGEST_NAME = 235
@@ -54,6 +54,7 @@ class Job:
         overwrite: replace what is in `out`, instead of continuing it.
         options: arguments of the kind, such as `score_thr` for images.
         cfg_options: settings of the config to change, by dotted name.
+        engine: where sources are run.
     """
 
     config: str
@@ -69,6 +70,7 @@ class Job:
     overwrite: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     cfg_options: dict[str, Any] = field(default_factory=dict)
+    engine: Engine = field(default_factory=Local)
 
 
 @dataclass(frozen=True)
@@ -112,28 +114,34 @@ def run(job: Job) -> Report:
     Raises:
         UserError: something in the job has to be put right first.
     """
-    cfg = load_config(job.config, job.cfg_options)
-    kind = build_kind(cfg, job.options)
+    recipe = Recipe(
+        job.config,
+        job.checkpoint,
+        job.batch_size,
+        job.workers,
+        job.device,
+        job.pictures,
+        job.page,
+        job.options,
+        job.cfg_options,
+    )
+    cfg, kind = recipe.load()
     settings = run_settings(job.config, cfg, job.checkpoint, job.folder, job.patterns, kind)
-    running = Running(job.batch_size, job.workers, _device(job.device), job.pictures)
     found = _scan(job, kind)
 
     def writers(names: Sequence[str]) -> Sequence[Summary]:
-        return shown_summaries(kind.writers(names, job.pictures), kind.showing(), names, job.page and job.pictures)
+        return recipe.summaries(kind, names)
 
     with closing(OutputFolder(job.out, settings, found, writers, job.overwrite)) as output:
-        loop = kind.loop(running)
-        pending = loop.pending(found.sources, output)
-        finished, skipped, predictor = 0, found.skipped | output.skipped, None
+        pending = kind.loop(recipe.running(torch.device("cpu"))).pending(found.sources, output)
+        finished, skipped = 0, found.skipped | output.skipped
         started = time.perf_counter()
         if pending:
-            with closing(loop):
-                loop.start()
-                predictor = kind.predictor(cfg, job.checkpoint, running)
-                meta = kind.meta(cfg, job.checkpoint, predictor)
+            with job.engine.open(Setup(recipe, cfg, kind, found.sources, output)) as session:
+                meta = session.meta
                 started = time.perf_counter()
                 try:
-                    finished, refused = _go(loop, pending, kind, predictor, meta, found.sources, output)
+                    finished, refused = _go(session, len(found.sources), pending, kind, output)
                 except KeyboardInterrupt:
                     _write_page(job, kind, found, output, meta, skipped)
                     raise
@@ -156,62 +164,40 @@ def _write_page(job: Job, kind: Kind, found: Scan, output: OutputFolder, meta: A
         page.remove_page(output.files.root)
 
 
-def _go(
-    loop: Loop,
-    pending: int,
-    kind: Kind,
-    predictor: Any,
-    meta: Any,
-    sources: Sequence[Source],
-    output: OutputFolder,
-) -> tuple[int, dict[str, str]]:
-    """Runs what is pending; returns how many sources were finished, and those that were skipped, with reasons."""
-    finished, skipped = 0, {}
-    numbers = itertools.count(1)
+class _Listener:
+    """Shows what happens beside outcomes."""
 
-    def write(source: Source, sample: Any, found: Any) -> Record:
-        writer = next((writer for writer in output.writers if writer.takes(found)), None)
-        if writer is None:
-            raise UserError(f"the model yields {type(found).__name__}, which {kind.units} have no writer for")
-        remark = kind.remark(sample)
-        if remark and (number := next(numbers)) <= _LISTED:
+    def __init__(self, progress: Progress, sequence_done: Callable[[str], None]) -> None:
+        self.note, self.say, self.sequence_done = progress.note, progress.say, sequence_done
+        self._numbers = itertools.count(1)
+
+    def remark(self, name: str, text: str) -> None:
+        if (number := next(self._numbers)) <= _LISTED:
             more = "; no more of these are shown" if number == _LISTED else ""
-            progress.say(f"{source.name}: {remark}{more}")
-        head = {"file_name": source.name, "file_size": source.file_size}
-        return head | writer.write(output.files, source, sample, found, meta)
+            self.say(f"{name}: {text}{more}")
 
-    with closing(Progress(len(sources), len(sources) - pending, kind.unit, kind.units)) as progress:
-        work = Work(
-            sources=sources,
-            earlier=output,
-            reader=kind.reader(predictor),
-            predictor=predictor,
-            write=write,
-            sequence_done=partial(output.finish_sequence, meta=meta),
-            note=progress.note,
-            say=progress.say,
-        )
-        with closing(loop.outcomes(work)) as outcomes:
+
+def _go(session: Session, total: int, pending: int, kind: Kind, output: OutputFolder) -> tuple[int, dict[str, str]]:
+    """Runs what is pending; returns how many sources were finished, and those that were skipped, with reasons."""
+    finished: set[str] = set()
+    skipped: dict[str, str] = {}
+    with closing(Progress(total, total - pending, kind.unit, kind.units)) as progress:
+        listener = _Listener(progress, partial(output.finish_sequence, meta=session.meta))
+        with closing(session.outcomes(listener)) as outcomes:
             for outcome in outcomes:
+                name = outcome.source.name
                 if outcome.record is not None:
                     output.add(outcome.record)
+                # A sequence that starts again after a process has died comes by twice.
+                again = name in finished or name in skipped
                 if outcome.reason is None:
-                    finished += 1
+                    finished.add(name)
+                    skipped.pop(name, None)
                 else:
-                    skipped[outcome.source.name] = outcome.reason
-                progress.add()
-    return finished, skipped
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
+                    skipped[name] = outcome.reason
+                if not again:
+                    progress.add()
+    return len(finished), skipped
 
 
 def _scan(job: Job, kind: Kind) -> Scan:
@@ -222,7 +208,7 @@ def _scan(job: Job, kind: Kind) -> Scan:
         raise UserError(f"--out {job.out} contains the {kind.units} in {job.folder}; choose a folder of its own")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {job.out} is a file; name a folder")
-    found = kind.reader(None).scan(job.folder, job.patterns, out)
+    found = kind.reader(None).scan(job.folder.absolute(), job.patterns, out)
     for source in [source for source in found.sources if len(os.fsencode(source.path.name)) > _LONGEST_NAME]:
         found.sources.remove(source)
         found.skipped[source.name] = f"its name has more than {_LONGEST_NAME} bytes: no room for results' names"

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from mmengine.config import Config
@@ -28,6 +28,13 @@ from perception.inference.loops import Loop
 from perception.inference.reading import Reader
 from perception.inference.showing import Showing
 from perception.inference.writing import Summary
+
+if TYPE_CHECKING:
+    from perception.inference.engines.engine import Recipe
+    from perception.inference.engines.member import Worker
+    from perception.inference.scan import Source
+
+    Spread = Callable[[Callable[[Any], Worker], Sequence[Sequence[Source]]], Iterator[list[Any]]]
 
 _IMAGES = "perception.inference.images"
 KINDS = Registry("folder kind", locations=[f"{_IMAGES}.kind", f"{_IMAGES}.pyramid_kind"])
@@ -78,6 +85,20 @@ class Kind(ABC):
     @abstractmethod
     def predictor(self, cfg: Config, checkpoint: Path, running: Running) -> Any:
         """Builds the model, for :meth:`loop` (see `perception.inference.predicting`).
+
+        Raises:
+            UserError: config or checkpoint cannot be used.
+        """
+
+    def prepare(self, cfg: Config, recipe: Recipe, spread: Spread) -> None:  # noqa: B027 (most have nothing to do)
+        """Does once, before an engine builds predictors in several processes, what each of them would begin with.
+
+        Args:
+            cfg: the config.
+            recipe: of the run.
+            spread: runs groups of sources in the engine's processes and yields a list for each group, in order: what
+                the worker's events say of its sources, or a `Refused`. The worker is made by a callable that can be
+                pickled, of None.
 
         Raises:
             UserError: config or checkpoint cannot be used.

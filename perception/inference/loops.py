@@ -50,7 +50,7 @@ class Work:
     """What a loop is given.
 
     Attributes:
-        sources: all of the run, done or not.
+        shards: groups of sources that have nothing to do with each other, as `Loop.shards` forms them.
         earlier: what is done.
         reader, predictor: the kind's.
         write: writes the files of a result (source, sample, result) and returns its line; called from any thread.
@@ -59,7 +59,7 @@ class Work:
         say: takes a sentence that the user has to read.
     """
 
-    sources: Sequence[Source]
+    shards: Iterable[Sequence[Source]]
     earlier: Earlier
     reader: Reader
     predictor: Any
@@ -70,11 +70,25 @@ class Work:
 
 
 class Loop(ABC):
-    """How the sources of a run are gone through."""
+    """How the sources of a run are gone through.
+
+    Attributes:
+        remembers: it keeps states of predictors, which must not be ahead of the journal.
+        window: sources that should be at hand beyond those that are under way, or the next one is waited for.
+    """
+
+    remembers: bool = False
+    window: int = 1
 
     @abstractmethod
     def pending(self, sources: Sequence[Source], earlier: Earlier) -> int:
         """How many sources there are to run, or to run again."""
+
+    @abstractmethod
+    def shards(self, sources: Sequence[Source], earlier: Earlier) -> list[Sequence[Source]]:
+        """Groups of sources, in order, that come out the same whichever of them are run, and where; those of which
+        something is to be run.
+        """
 
     @abstractmethod
     def start(self) -> None:
@@ -82,7 +96,8 @@ class Loop(ABC):
 
     @abstractmethod
     def outcomes(self, work: Work) -> Iterator[Outcome]:
-        """Runs what is pending. Whoever iterates writes an outcome's line before asking for the next.
+        """Runs what is pending of the shards, which are asked for as they are needed. Whoever iterates writes an
+        outcome's line before asking for the next.
 
         Raises:
             UserError: the model fails on everything.

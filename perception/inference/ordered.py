@@ -11,10 +11,11 @@ having been left out.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby, islice
 from typing import Any
 
 from perception.engine.errors import UserError
@@ -35,28 +36,42 @@ class Ordered(PooledLoop):
         workers: processes that read.
     """
 
+    remembers = True
+
     def __init__(self, unit: str, workers: int) -> None:
         super().__init__(workers)
-        self._unit = unit
+        self._unit, self.window = unit, 2 + 2 * workers
 
     def pending(self, sources: Sequence[Source], earlier: Earlier) -> int:
         return sum(len(plan.left) for plan in _plans(sources, earlier))
 
+    def shards(self, sources: Sequence[Source], earlier: Earlier) -> list[Sequence[Source]]:
+        """Sequences."""
+        return [plan.sources for plan in _plans(sources, earlier) if plan.left]
+
     def outcomes(self, work: Work) -> Iterator[Outcome]:
-        plans = [plan for plan in _plans(work.sources, work.earlier) if plan.left]
-        for plan in plans:
-            if plan.restarts_because:
-                work.say(f"sequence {plan.name} starts again from its first {self._unit}: {plan.restarts_because}")
         attempts = Attempts(lambda one: [work.predictor.step(one[0])], self._unit)
+        plans: deque[_Plan] = deque()
         with closing(prefetch(self._prepared(work, plans), 2)) as ready:
-            for plan in plans:
-                yield from _run(work, plan, ready, attempts)
+            for first in ready:
+                plan = plans.popleft()
+                yield from _run(work, plan, chain([first], islice(ready, len(plan.left) - 1)), attempts)
                 work.sequence_done(plan.name)
 
-    def _prepared(self, work: Work, plans: Iterable[_Plan]) -> Iterator[tuple[Source, Any, Any | Refused]]:
-        """Sources, samples and what the predictor makes of them, all sequences in one stream."""
-        sources = (source for plan in plans for source in plan.left)
-        for source, sample in self.read_all(work.reader, sources, 2 + 2 * self._workers):
+    def _prepared(self, work: Work, plans: deque[_Plan]) -> Iterator[tuple[Source, Any, Any | Refused]]:
+        """Sources, samples and what the predictor makes of them, all sequences in one stream; their plans in turn."""
+
+        def sources() -> Iterator[Source]:
+            for shard in work.shards:
+                for plan in _plans(shard, work.earlier):
+                    if plan.restarts_because:
+                        first = f"starts again from its first {self._unit}: {plan.restarts_because}"
+                        work.say(f"sequence {plan.name} {first}")
+                    if plan.left:
+                        plans.append(plan)
+                        yield from plan.left
+
+        for source, sample in self.read_all(work.reader, sources(), self.window):
             prepared = sample
             if not isinstance(sample, Refused):
                 try:

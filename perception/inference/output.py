@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,8 @@ from perception.inference.states import remove_states
 from perception.inference.writing import Files, Record, Records, Summary, Writer
 
 SETTINGS, JOURNAL, SKIPPED = "run.json", "predictions.jsonl", "skipped.json"
+PARTS = ".parts"
+"""Files that are not whole, while several processes write."""
 
 # A config or checkpoint is what it contains, wherever it lies.
 _NOT_COMPARED = ("config", "checkpoint")
@@ -52,6 +55,8 @@ class OutputFolder:
         self.files = Files(Path(path))
         self.files.root.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.files.root)
+        # Whoever has outlived a killed run cannot write any more.
+        shutil.rmtree(self.files.root / PARTS, ignore_errors=True)
         self._scan = scan
         self._names = [source.name for source in scan.sources]
         self._summaries = summaries(self._names)

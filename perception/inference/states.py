@@ -35,6 +35,10 @@ class KeptState:
         self._offered: tuple[int, dict[str, Any]] | None = None
         self._cost, self._free_since = 0.0, float("-inf")
 
+    def exists(self) -> bool:
+        """Whether there is one on the disk."""
+        return self._files.exists(self._name)
+
     def load(self) -> tuple[str | None, Any]:
         """The name of the source after which the state on the disk was taken, and the state; or None and None."""
         try:

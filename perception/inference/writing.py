@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -18,15 +19,22 @@ Records = Callable[[], Iterator[Record]]
 
 @dataclass(frozen=True)
 class Files:
-    """The files below OUT, by their path relative to it; they appear when they are whole."""
+    """The files below OUT, by their path relative to it; they appear when they are whole.
+
+    Attributes:
+        root: OUT.
+        parts: a folder that is there, for files that are not whole, where several processes write below OUT. Once it is
+            taken away, nothing can be written any more.
+    """
 
     root: Path
+    parts: Path | None = None
 
     def replacing(self, name: str) -> AbstractContextManager[BinaryIO]:
         """Opens a file for writing, in a folder that is made when it is missing."""
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        return replacing(target)
+        return replacing(target, None if self.parts is None else self.parts / uuid.uuid4().hex)
 
     def exists(self, name: str) -> bool:
         return (self.root / name).is_file()

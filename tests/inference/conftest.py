@@ -188,3 +188,22 @@ def photos(tmp_path_factory) -> Path:
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(make_image(index, *SIZES[index % len(SIZES)])).save(path)
     return folder
+
+
+class _HerePool:
+    """Instead of worker processes."""
+
+    def __init__(self, workers):
+        pass
+
+    def imap(self, function, items, ahead, on_death):
+        return ((item, function(item)) for item in items)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Runs of this process read in it."""
+    monkeypatch.setattr("perception.inference.loops.WorkerPool", _HerePool)

@@ -13,31 +13,12 @@ import torch
 from mmengine.config import Config
 
 from perception.engine.errors import UserError
-from perception.inference import loops
 from perception.inference.folder import Job, run
 from perception.inference.kinds import build_kind
 from tests.inference.toy_diaries import Historian
 from tests.inference.toy_texts import WordCounter
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-class _HerePool:
-    """Instead of worker processes."""
-
-    def __init__(self, workers):
-        pass
-
-    def imap(self, function, items, ahead, on_death):
-        return ((item, function(item)) for item in items)
-
-    def close(self):
-        pass
-
-
-@pytest.fixture
-def here(monkeypatch):
-    monkeypatch.setattr(loops, "WorkerPool", _HerePool)
 
 
 @pytest.fixture
@@ -226,7 +207,10 @@ class TestDiaries:
         assert records[5] == line | {"sequence": "bob", "follows": "bob/1.txt"}
         files = _files(job.out)
         assert files["diaries/ann.txt"] == b"ann/1.txt 1\nann/2.txt 3\nann/3.txt 6\nann/4.txt 10\n"
-        assert sorted(files) == ["diaries/ann.txt", "diaries/bob.txt", "predictions.jsonl", "run.json", "skipped.json"]
+        assert sorted(files) == [
+            "diaries/ann.txt", "diaries/bob.txt", "index.html", "page/records/00000.js", "predictions.jsonl",
+            "run.json", "skipped.json",
+        ]  # fmt: skip
 
     def test_an_interrupted_sequence_goes_on_where_it_stopped(self, diaries, make_job, steps):
         job = make_job("Diaries", diaries)

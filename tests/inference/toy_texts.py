@@ -1,7 +1,13 @@
-"""A kind of folder in one small file: texts, of which the words are counted."""
+"""A kind of folder in one small file: texts, of which the words are counted.
 
+A text with the word "deadly" kills the process that counts its words, unless the file `mark` is there.
+"""
+
+import os
+import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from perception.engine.checkpoint import load_checkpoint_file
 from perception.inference.kinds import KINDS, Kind
@@ -31,14 +37,17 @@ class Words:
 
 
 class WordCounter:
-    def __init__(self, weight, seconds):
-        self.weight, self.seconds = weight, seconds
+    def __init__(self, weight, seconds, mark):
+        self.weight, self.seconds, self.mark = weight, seconds, mark
 
     def prepare(self, source, sample):
         return Words(sample.split())
 
     def predict(self, batch):
         time.sleep(self.seconds)
+        if any("deadly" in prepared.words for prepared in batch) and not Path(self.mark).exists():
+            Path(self.mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         return [self.weight * len(prepared.words) for prepared in batch]
 
 
@@ -70,14 +79,14 @@ class Texts(Kind):
     unit, units = "text", "texts"
     outputs = "  counts/  the words of each text"
 
-    def __init__(self, seconds=0.0):
-        self.seconds = seconds
+    def __init__(self, seconds=0.0, mark="/"):
+        self.seconds, self.mark = seconds, mark
 
     def reader(self, predictor):
         return TextReader()
 
     def predictor(self, cfg, checkpoint, running):
-        return WordCounter(load_checkpoint_file(checkpoint)["weight"], self.seconds)
+        return WordCounter(load_checkpoint_file(checkpoint)["weight"], self.seconds, self.mark)
 
     def writers(self, names, pictures):
         return [CountWriter()]

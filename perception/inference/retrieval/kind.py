@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.config import Config
@@ -19,8 +19,10 @@ from perception.engine.errors import UserError
 from perception.inference.arguments import positive
 from perception.inference.kinds import KINDS, Kind, Running
 from perception.inference.retrieval.bank import Bank, update
-from perception.inference.retrieval.encoding import encode_gallery
+from perception.inference.retrieval.bank import Encode as EncodeBatches
+from perception.inference.retrieval.encoding import encode_gallery, shown
 from perception.inference.retrieval.gallery import SOURCES, Gallery, read_gallery
+from perception.inference.retrieval.gallery_worker import Encode, GalleryRun
 from perception.inference.retrieval.match_writer import NUMBERS, PICTURES, POINTS, TABLE, MatchWriter
 from perception.inference.retrieval.places import NAMINGS, Place, Scale, places_of_names, places_of_table
 from perception.inference.retrieval.query_reader import PanoramaReader
@@ -29,6 +31,10 @@ from perception.inference.retrieval.searching import INDEXES, exact, hnsw
 from perception.inference.retrieval.showing import MatchesShowing
 from perception.inference.settings import run_settings
 from perception.inference.writing import Summary
+
+if TYPE_CHECKING:
+    from perception.inference.engines.engine import Recipe
+    from perception.inference.kinds import Spread
 
 SHOWN = 5
 """Tiles of a picture."""
@@ -124,34 +130,13 @@ class Panoramas(Kind):
 
     def predictor(self, cfg: Config, checkpoint: Path, running: Running) -> Ranker:
         gallery = self._gallery
-        model = revert_sync_batchnorm(MODELS.build({**cfg.model, "init_cfg": None}))
-        load_weights(model, load_checkpoint_file(checkpoint), checkpoint)
-        model = model.to(running.device).eval()
-
-        @torch.inference_mode()
-        def encode(pixels: Any) -> Any:
-            return model.encode_tiles(torch.from_numpy(pixels).to(running.device)).cpu().numpy()
-
-        settings = run_settings(cfg.filename, cfg, checkpoint, self._folder, (), self)
-        identity = {
-            "checkpoint": settings["checkpoint_sha256"],
-            "config": settings["config_sha256"],
-            "tile size": str(self._tile_side),
-        }
-        bank = update(
-            self._bank,
-            identity,
+        model, encode = self.encoder(cfg, checkpoint, running.device)
+        bank = self._updated(
+            cfg,
+            checkpoint,
             model.descriptor_size,
-            gallery.tiles,
             lambda batches: encode_gallery(batches, self._tile_side, running.workers, encode),
-            self._bank_batch,
-            _say,
         )
-        if not bank.entries:
-            name, reason = next(iter(bank.unusable.items()))
-            raise UserError(f"no tile of the gallery {self._folder} can be used, for instance {name}: {reason}")
-        if bank.unusable:
-            _say(f"gallery: {len(bank.unusable)} tiles cannot be used, see {NUMBERS}")
         return Ranker(
             model,
             bank,
@@ -165,6 +150,43 @@ class Panoramas(Kind):
             SHOWN if running.pictures else 0,
             _superglobal() if self._superglobal else None,
         )
+
+    def prepare(self, cfg: Config, recipe: Recipe, spread: Spread) -> None:
+        """Encodes the gallery, so that predictors find a bank that is complete."""
+        make = GalleryRun(recipe, self._tile_side, self._bank_batch)
+        self._updated(
+            cfg,
+            recipe.checkpoint,
+            _model(cfg).descriptor_size,
+            lambda batches: shown(spread(make, batches), batches),
+        )
+
+    def encoder(self, cfg: Config, checkpoint: Path, device: torch.device) -> tuple[Any, Encode]:
+        """The model with its weights, and what encodes tiles with it."""
+        model = _model(cfg)
+        load_weights(model, load_checkpoint_file(checkpoint), checkpoint)
+        model = model.to(device).eval()
+
+        @torch.inference_mode()
+        def encode(pixels: Any) -> Any:
+            return model.encode_tiles(torch.from_numpy(pixels).to(device)).cpu().numpy()
+
+        return model, encode
+
+    def _updated(self, cfg: Config, checkpoint: Path, channels: int, encode: EncodeBatches) -> Bank:
+        settings = run_settings(cfg.filename, cfg, checkpoint, self._folder, (), self)
+        identity = {
+            "checkpoint": settings["checkpoint_sha256"],
+            "config": settings["config_sha256"],
+            "tile size": str(self._tile_side),
+        }
+        bank = update(self._bank, identity, channels, self._gallery.tiles, encode, self._bank_batch, _say)
+        if not bank.entries:
+            name, reason = next(iter(bank.unusable.items()))
+            raise UserError(f"no tile of the gallery {self._folder} can be used, for instance {name}: {reason}")
+        if bank.unusable:
+            _say(f"gallery: {len(bank.unusable)} tiles cannot be used, see {NUMBERS}")
+        return bank
 
     def meta(self, cfg: Config, checkpoint: Path, predictor: Ranker | None) -> dict[str, Any]:
         bank = Bank(self._bank)
@@ -250,6 +272,10 @@ def retrieval_options(args: argparse.Namespace) -> dict[str, Any]:
         superglobal=args.superglobal,
         index=args.index,
     )
+
+
+def _model(cfg: Config) -> Any:
+    return revert_sync_batchnorm(MODELS.build({**cfg.model, "init_cfg": None}))
 
 
 def _superglobal() -> Reorder:

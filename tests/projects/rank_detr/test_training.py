@@ -77,20 +77,62 @@ def test_amp_step_is_finite(shapes_folder, tmp_path, monkeypatch):
     assert all(value.isfinite().all() for value in runner.model.state_dict().values())
 
 
-def test_two_processes_train_a_step(shapes_folder, tmp_path):
-    options = {**TINY, **data_options(shapes_folder), "train_cfg.max_iters": 1, "train_cfg.val_interval": 100}
+# tools/train.py, after which each process leaves its own parameters; statistics of batches are each one's own.
+TRAIN_AND_KEEP = """
+import os, runpy, sys
+import torch
+from mmengine.runner import Runner
+
+sys.path.insert(0, "tools")
+train = Runner.train
+
+def kept(self):
+    model = train(self)
+    torch.save(dict(model.module.named_parameters()), f"{self.work_dir}/rank{os.environ['RANK']}.pth")
+    return model
+
+Runner.train = kept
+sys.argv[0] = "tools/train.py"
+runpy.run_path("tools/train.py", run_name="__main__")
+"""
+
+
+def train_in_two_processes(folder, work_dir, shapes_folder, *arguments):
+    """Runs tools/train.py under torchrun; returns the parameters of both processes."""
+    settings = {
+        "train_cfg.max_iters": 4, "train_cfg.val_interval": 100, "train_dataloader.batch_size": 2,
+        "default_hooks.checkpoint.interval": 2, "default_hooks.checkpoint.max_keep_ckpts": 2,
+    }  # fmt: skip
+    program = folder / "program.py"
+    program.write_text(TRAIN_AND_KEEP)
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"),
-        *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"),
-        *("tools/train.py", "configs/demo/rank_detr.py", "--launcher", "pytorch", "--work-dir", str(tmp_path)),
+        *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(program)),
+        *("configs/demo/rank_detr.py", "--launcher", "pytorch", "--work-dir", str(work_dir), "--seed", "0", *arguments),
         "--cfg-options",
-        *(f"{key}={value}".replace(" ", "") for key, value in options.items()),
+        *(
+            f"{key}={value}".replace(" ", "")
+            for key, value in {**TINY, **data_options(shapes_folder), **settings}.items()
+        ),
     ]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-8000:]
-    assert (tmp_path / "iter_1.pth").is_file()
-    assert "Iter(train) [1/1]" in done.stderr + done.stdout
+    assert "Iter(train) [4/4]" in done.stderr + done.stdout
+    return [torch.load(work_dir / f"rank{rank}.pth") for rank in (0, 1)]
+
+
+def test_two_processes_hold_the_same_weights_also_after_a_resume(shapes_folder, tmp_path):
+    first, second = train_in_two_processes(tmp_path, tmp_path / "whole", shapes_folder)
+    half = torch.load(tmp_path / "whole/iter_2.pth", weights_only=False)["state_dict"]
+    assert first.keys() == second.keys() <= half.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert not all(torch.equal(value, half[name]) for name, value in first.items())
+    resumed = train_in_two_processes(
+        tmp_path, tmp_path / "resumed", shapes_folder, "--resume", str(tmp_path / "whole/iter_2.pth")
+    )
+    for again in resumed:
+        assert all(torch.equal(value, again[name]) for name, value in first.items())
 
 
 def rectangles(count: int, size: int = 64) -> tuple[torch.Tensor, list[DetDataSample]]:
