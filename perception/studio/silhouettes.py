@@ -1,11 +1,12 @@
 """Whether the outlines of an object in images with alpha fit together, given the cameras.
 
-The ray through a pixel at the rim of an object touches the object, so somewhere along it there is a point that every
-other view shows as object as well, or does not see. Where an outline is too wide there is none.
+The ray through a pixel at the rim of an object touches the object, so somewhere along it there is a point that other
+views, one at least, show as object as well, and all that see it. Where an outline is too wide there is none.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ TOLERANCE = 1  # pixels
 WIDE = 0.6  # share of an outline that the others confirm, below which it is too wide
 WHOLE = 0.9  # share that outlines have which fit
 OBJECT = 0.5  # alpha
+NAMED = 4  # views, in a sentence
 
 
 class Outlines(NamedTuple):
@@ -68,24 +70,33 @@ def check_silhouettes(outputs: DataparserOutputs, depths: DepthRange, findings: 
     known = shares.isfinite()
     if int(known.sum()) < FEWEST_VIEWS:
         return None
-    names = [outputs.image_filenames[view] for view in chosen]
+    names = _short([outputs.image_filenames[view] for view in chosen])
     median = float(shares[known].median())
     if median >= WHOLE:
-        findings.warn(
-            *(
-                f"{names[number]} shows the object wider than the other views leave it ({shares[number]:.0%} of its "
-                "outline are confirmed): its alpha or its pose is wrong"
-                for number in (shares < WIDE).nonzero()[:, 0].tolist()
+        wide = sorted((share, number) for number, share in enumerate(shares.tolist()) if share < WIDE)
+        if wide:
+            worst = ", ".join(f"{names[number]} ({share:.0%})" for share, number in wide[:NAMED])
+            more = f" and {len(wide) - NAMED} more" if len(wide) > NAMED else ""
+            findings.warn(
+                f"{worst}{more} of {len(views)} images looked at show the object wider than the other views leave it "
+                "(the share of their outline that these confirm): their alpha or their poses are wrong"
             )
-        )
     elif median < WIDE:
-        sound = [names[number].name for number in (shares >= WHOLE).nonzero()[:, 0].tolist()]
-        narrow = f", or the object is too narrow in {', '.join(sound[:4])}" if 0 < len(sound) <= len(views) // 3 else ""
+        sound = [names[number] for number in (shares >= WHOLE).nonzero()[:, 0].tolist()]
+        narrow = ""
+        if 0 < len(sound) <= len(views) // 3:
+            narrow = f", or the object is too narrow in {', '.join(sound[:NAMED])}"
         findings.warn(
             f"the outlines of the object do not fit together (half the views find less than {median:.0%} of theirs "
             f"confirmed): focal lengths, poses or the range of depths are wrong{narrow}"
         )
     return Outlines(float(shares[known].mean()), int(known.sum()))
+
+
+def _short(paths: list[Path]) -> list[str]:
+    """Names of images, with their folders where files of different folders have one name."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [f"{path.parent.name}/{path.name}" for path in paths]
 
 
 class _View:
@@ -114,19 +125,19 @@ class _View:
         rays = torch.stack([right, -down, -torch.ones_like(right)], -1)
         return transform_points(self.pose, rays[:, None] * depths[:, None])
 
-    def may_hold(self, points: Tensor) -> Tensor:
-        """Whether points (..., 3) are shown as object, or not at all."""
+    def look(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether points (..., 3) are shown, and whether as object, both (...)."""
         local = transform_points(self.from_world, points)
         depth = -local[..., 2]
         place = torch.stack([local[..., 0], -local[..., 1]], -1) / depth[..., None] * self.focal + self.centre
         column, row = place.floor().nan_to_num(-1, -1, -1).long().unbind(-1)
         height, width = self.mask.shape
         seen = (depth > 0) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        return ~seen | self.grown[row.clamp(0, height - 1), column.clamp(0, width - 1)]
+        return seen, seen & self.grown[row.clamp(0, height - 1), column.clamp(0, width - 1)]
 
 
 def _confirmed(number: int, views: list[_View], depths: DepthRange) -> float:
-    """The share of a view's outline that all others confirm; not a number where there is hardly any outline."""
+    """The share of a view's outline that the others confirm; not a number where there is hardly any outline."""
     view = views[number]
     pixels = view.rim()
     if len(pixels) < FEWEST_RIM:
@@ -134,10 +145,12 @@ def _confirmed(number: int, views: list[_View], depths: DepthRange) -> float:
     steps = torch.linspace(depths.near, depths.far, max(FEWEST_DEPTHS, *view.mask.shape))
     points = view.points(pixels, steps).flatten(0, 1)  # (P * D, 3)
     rays = torch.arange(len(pixels)).repeat_interleave(len(steps))
+    known = torch.zeros(len(points), dtype=torch.bool)  # close before a camera there may be points that no other sees
     for other in (other for place, other in enumerate(views) if place != number):
-        possible = other.may_hold(points)
-        points, rays = points[possible], rays[possible]  # most are gone after a few views
-    return len(rays.unique()) / len(pixels)
+        seen, held = other.look(points)
+        possible = held | ~seen
+        points, rays, known = points[possible], rays[possible], (known | held)[possible]  # few are left soon
+    return len(rays[known].unique()) / len(pixels)
 
 
 def _mask(outputs: DataparserOutputs, view: int) -> Tensor | None:

@@ -1,6 +1,7 @@
 """Outlines of an object that fit together, or do not."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ import torch
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from PIL import Image, ImageFilter
 
-from perception.datasets.synthetic import radiance
+from perception.datasets.synthetic import glossy, radiance
 from perception.studio.parsers import read_by
 from perception.studio.scene_checks import PLAIN_USE, check_scene
+from perception.studio.tensoir_dataparser import TensoIRDataParserConfig
 
 pytestmark = pytest.mark.xdist_group("nerfstudio")
 
@@ -46,8 +48,28 @@ def test_exact_outlines_fit(scene):
 def test_wide_outlines_are_named(scene):
     change_alpha(scene, (3, 11), ImageFilter.MaxFilter(5))
     (warning,) = look(scene).findings.warnings
-    assert "r_003.png shows the object wider than the other views leave it" in warning
-    assert warning.endswith("its alpha or its pose is wrong (and 1 more of this kind)")
+    assert re.match(r"r_0(03|11)\.png \(\d+%\), r_0(03|11)\.png \(\d+%\) of 20 images looked at show", warning)
+    assert "wider than the other views leave it" in warning
+
+
+def test_masks_a_few_pixels_too_wide_are_named_in_folders_of_one_image_each(tmp_path):
+    """Images of TensoIR's layout are all called rgba.png."""
+    glossy.write(tmp_path / "scene", glossy.Params(num_train=20, num_val=1, num_test=1, size=64))
+    config = TensoIRDataParserConfig(data=tmp_path / "scene")
+
+    def warnings():
+        report = check_scene(read_by(config).setup(), ("train",), PLAIN_USE, background=torch.ones(3))
+        return [text for text in report.findings.warnings if "wider" in text]
+
+    assert not warnings()
+    for view in (2, 7, 12, 17):
+        path = tmp_path / f"scene/train_{view:03d}/rgba.png"
+        image = Image.open(path)
+        image.putalpha(image.getchannel("A").filter(ImageFilter.MaxFilter(7)))
+        image.save(path)
+    (warning,) = warnings()
+    named = re.findall(r"train_(\d+)/rgba\.png", warning)
+    assert sorted(named) == ["002", "007", "012", "017"]
 
 
 def test_narrow_outlines_are_named(scene):
