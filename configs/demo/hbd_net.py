@@ -35,6 +35,6 @@ auto_scale_lr.enable = False
 train_cfg.max_epochs = max_epochs
 param_scheduler = [
     dict(type=LinearLR, by_epoch=False, begin=0, end=30, start_factor=0.02),
-    dict(type=MultiStepLR, by_epoch=False, begin=0, end=10000, milestones=[40], gamma=0.1),
+    dict(type=MultiStepLR, by_epoch=False, begin=0, end=10000, milestones=[170], gamma=0.1),
 ]
 default_hooks.logger.interval = 20
