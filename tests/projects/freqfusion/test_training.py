@@ -97,7 +97,8 @@ def test_tools(run_tool, folder, tmp_path):
         assert labels.max() < 10
         assert "seg_logits" not in prediction
         assert "gt_sem_seg" not in prediction
-    drawn = sorted(path.name for path in pictures.iterdir())
+    drawn = sorted(path.name for path in pictures.glob("*.*"))
+    assert drawn.pop(0) == "index.html"
     assert drawn == ["regions_val_00000001.jpg", "regions_val_00000002.jpg"]
     # Ground truth and prediction side by side.
     assert cv2.imread(str(pictures / drawn[0])).shape[:2] == (shapes[0][0], 2 * shapes[0][1])
