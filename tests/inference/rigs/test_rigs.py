@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -14,7 +15,11 @@ from PIL import Image
 
 from perception.datasets.driving.infos import CAMERAS, CLASSES
 from perception.engine.errors import UserError
+from perception.engine.page import pictures
 from perception.evaluation.nuscenes_detection import evaluate
+from perception.inference.rigs.options import Choice
+from perception.inference.rigs.reader import RigReader
+from tests.browser import opened_browser
 from tests.conftest import REPOSITORY
 
 
@@ -233,6 +238,37 @@ def test_pictures_show_the_cameras_and_the_view_from_above(rig, job, tmp_path):
     assert pixels.shape[1] == 3 * 400 + pixels.shape[0]
     above = pixels[:, 1200:]
     assert (np.ptp(above, axis=2) > 80).any()
+
+
+def test_the_page_shows_boxes_on_the_cameras_and_in_space(rig, job, tmp_path):
+    job(rig, pictures=True, score_thr=0.01)
+    out = tmp_path / "out"
+    name = lines(out)[0]["file_name"]
+    text = (out / pictures.scene_file(name)).read_text()
+    scene = json.loads(text.partition(", ")[2].rstrip(")\n"))
+    assert scene["size"] == [3 * 640, 2 * 360]
+    assert len(scene["boxes"]) == len(lines(out)[0]["boxes"]) > 0
+    source = next(one for one in RigReader(Choice()).scan(rig, (), out).sources if one.name == name)
+    matched = []
+    for camera in source.details.cameras:
+        # Ten metres along the axis of each camera is where its principal point lies on the sheet.
+        ahead = np.array(camera.lidar_from_camera) @ (0, 0, 10, 1)
+        scale = 640 / camera.width
+        for number, placed in enumerate(scene["cameras"]):
+            u, v, depth = np.reshape(placed["matrix"], (3, 4)) @ ahead
+            left, top = placed["at"][:2]
+            wanted = left + camera.intrinsics[0][2] * scale, top + camera.intrinsics[1][2] * scale
+            if depth > 0 and max(abs(u / depth - wanted[0]), abs(v / depth - wanted[1])) < 10:
+                assert abs(depth - 10) < 0.01
+                matched.append(number)
+    assert sorted(matched) == list(range(6))
+    with opened_browser() as browser:
+        browser.get(f"{(out / 'index.html').as_uri()}#{quote(name)}")
+        until = time.time() + 30
+        while len(browser.find_elements("css selector", "#panes canvas")) < 2:
+            assert time.time() < until
+        assert [one.text for one in browser.find_elements("css selector", ".caption")] == ["cameras", "space"]
+        assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 # --------------------------------------------------------------------------------------------------------- nuScenes
