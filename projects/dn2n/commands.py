@@ -102,7 +102,7 @@ def edit_and_render(
     if request.masks is not None:
         masks = read_masks(request.masks, trained.names, tuple(bank.image(0).shape[-2:]))
     yield f"Editing {count} views with {editor.name}: {request.prompt!r}"
-    pairs = _pairs(trained)
+    pairs = source_pairs(trained)
     depths = _depths(trained, pairs)  # of the originals
     with progress_bar("Editing", count) as advance:
         edit = edit_scene(bank, 0, request, editor, embedding, cache, advance, masks)
@@ -132,7 +132,7 @@ def edit_and_render(
     yield f"pictures in {out / 'renders'}"
 
 
-def _pairs(trained: Trained) -> list[tuple[int, int]]:
+def source_pairs(trained: Trained) -> list[tuple[int, int]]:
     """Source views, spread over the scene, each with the nearest other one."""
     near = nearest_views(trained.bank.poses[:, :3, 3], 1)[:, 0].tolist()
     step = max(1, len(near) // PAIRS)
