@@ -62,7 +62,7 @@ def test_a_run_leaves_its_stream(finished):
 
 @pytest.mark.parametrize(("stride", "warned"), [(1, False), (5, True)])
 def test_motion_between_frames_is_told(tmp_path, capsys, stride, warned):
-    data = write_video(tmp_path / "video", frames=2, stride=stride)
+    data = write_video(tmp_path / "video", frames=2, moment=lambda frame: stride * frame)
     trainer = train(small_config(data, tmp_path / "run", use_pilot=False))
     said = capsys.readouterr().out
     line = json.loads((trainer.base_dir / "frames.jsonl").read_text().splitlines()[1])

@@ -1,6 +1,7 @@
 """A small video of several cameras in the layout that the data parser reads, and runs on it."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +16,22 @@ PLACES = [(0.0, 0.0), (-0.4, 0.0), (0.4, 0.0), (0.0, 0.3), (0.0, -0.3), (-0.3, 0
 FRAMES = 3
 
 
-def picture(frame: int, camera: int) -> np.ndarray:
+def picture(moment: float, camera: int) -> np.ndarray:
     """A ball that moves in front of a wall."""
     place = np.array([*PLACES[camera], 0.0])
     v, u = np.meshgrid(np.arange(HEIGHT) + 0.5, np.arange(WIDTH) + 0.5, indexing="ij")
     along = np.stack([(u - WIDTH / 2) / FOCAL, (HEIGHT / 2 - v) / FOCAL, -np.ones_like(u)], -1)
     wall = place + (5.0 / 1.0) * along
     colour = 0.5 + 0.25 * np.stack([np.sin(2 * wall[..., 0]), np.cos(2 * wall[..., 1]), np.sin(wall.sum(-1))], -1)
-    offset = place - np.array([-0.4 + 0.2 * frame, 0.0, -2.5])
+    offset = place - np.array([-0.4 + 0.2 * moment, 0.0, -2.5])
     a, b = (along**2).sum(-1), (along * offset).sum(-1)
     inside = b**2 - a * ((offset**2).sum() - 0.4**2)
     colour = np.where(inside[..., None] > 0, np.array([0.9, 0.2, 0.2]), colour)
     return np.round(255 * colour.clip(0, 1)).astype(np.uint8)
 
 
-def write_video(folder: Path, frames: int = FRAMES, stride: int = 1) -> Path:
-    """Folders 0000, 0001, ... with images/cam00.png ... and poses_bounds.npy; of every so-manyth moment."""
+def write_video(folder: Path, frames: int = FRAMES, moment: Callable[[int], float] = float) -> Path:
+    """Folders 0000, 0001, ... with images/cam00.png ... and poses_bounds.npy; ``moment`` says when each frame is."""
     rows = []
     for x, y in PLACES:
         # Columns down, right, backwards, place; then height, width and focal length.
@@ -41,7 +42,7 @@ def write_video(folder: Path, frames: int = FRAMES, stride: int = 1) -> Path:
         images = folder / f"{frame:04d}" / "images"
         images.mkdir(parents=True)
         for camera in range(len(PLACES)):
-            Image.fromarray(picture(stride * frame, camera)).save(images / f"cam{camera:02d}.png")
+            Image.fromarray(picture(moment(frame), camera)).save(images / f"cam{camera:02d}.png")
         np.save(folder / f"{frame:04d}" / "poses_bounds.npy", np.array(rows))
     return folder
 
