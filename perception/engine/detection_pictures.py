@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from perception.datasets.images import read_image
 
-from .page.compared import NO_LABEL, ComparedPage, boxes_of
+from .page.compared import NO_LABEL, ComparedPage, boxes_of, truth_of
 from .picture_files import picture_files, tested_images
 
 
@@ -49,10 +49,11 @@ class DetectionPicturesHook(DetVisualizationHook):
             if "pred_panoptic_seg" in sample:
                 found = sample.pred_panoptic_seg.sem_seg[0].cpu().numpy() % INSTANCE_OFFSET
                 found[found >= len(self._visualizer.dataset_meta["classes"])] = NO_LABEL
-                self._page.add_maps(file, image, sample.gt_sem_seg.sem_seg[0].cpu().numpy(), found)
+                truth = sample.gt_sem_seg.sem_seg[0].cpu().numpy() if "gt_sem_seg" in sample else None
+                self._page.add_maps(file, image, truth, found)
             else:
                 found = boxes_of(sample.pred_instances, sample.pred_instances.scores >= self.score_thr)
-                self._page.add_boxes(file, image, boxes_of(sample.gt_instances), found)
+                self._page.add_boxes(file, image, truth_of(sample), found)
 
     def after_test(self, runner: Runner) -> None:
         """Write the page."""

@@ -47,8 +47,8 @@ class SegmentationPicturesHook(SegVisualizationHook):
             file = self._files[sample.img_path]
             image = read_image(sample.img_path)
             self._visualizer.add_datasample(file.name, image, data_sample=sample, out_file=str(file))
-            truth, found = (getattr(sample, key).data[0].cpu().numpy() for key in ("gt_sem_seg", "pred_sem_seg"))
-            self._page.add_maps(file, image, truth, found)
+            truth = sample.gt_sem_seg.data[0].cpu().numpy() if "gt_sem_seg" in sample else None
+            self._page.add_maps(file, image, truth, sample.pred_sem_seg.data[0].cpu().numpy())
 
     def after_test(self, runner: Runner) -> None:
         """Write the page."""

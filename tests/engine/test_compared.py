@@ -6,11 +6,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 from PIL import Image
 
-from perception.engine.page.compared import Boxes, ComparedPage, boxes_of, f1, mean_iou
+from perception.engine.page.compared import Boxes, ComparedPage, boxes_of, f1, mean_iou, truth_of
 from tests.browser import opened_browser
 
 CLASSES = ("ship", "car")
@@ -41,6 +42,28 @@ def test_f1_of_rotated_boxes():
     assert f1(truth, boxes((50, 50, 40, 10, 0.05), scores=[0.9])) == 1
     # The same upright box around it, turned by a right angle: hardly any overlap.
     assert f1(truth, boxes((50, 50, 40, 10, 1.5), scores=[0.9])) == 0
+
+
+def test_truth_that_is_upright_or_empty():
+    upright = boxes((0, 0, 10, 10))
+    assert f1(upright, boxes((5, 5, 10, 10, 0.0), scores=[0.9])) == 1
+    assert f1(boxes(), boxes((5, 5, 10, 10, 0.0), scores=[0.9])) == 0
+    nothing = InstanceData(bboxes=torch.zeros(0, 8), labels=torch.zeros(0, dtype=torch.long))
+    assert boxes_of(nothing).boxes.shape == (0, 4)
+
+
+def test_test_sets_without_labels_have_no_measure(tmp_path):
+    assert truth_of(DetDataSample(gt_instances=InstanceData())) is None
+    assert truth_of(DetDataSample()) is None
+    compared, pixels = ComparedPage(tmp_path, CLASSES), np.zeros((20, 30, 3), np.uint8)
+    for name in ("b.png", "a.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+        compared.add_boxes(tmp_path / name, pixels, None, boxes((0, 0, 10, 10), scores=[0.9]))
+    compared.finish()
+    text = (tmp_path / "index.html").read_text()
+    assert '"measure":null' in text
+    assert text.index('["a.png"') < text.index('["b.png"')
+    assert '"truth"' not in (tmp_path / "page/records/00000.js").read_text()
 
 
 def test_mean_iou_counts_what_is_known():

@@ -64,32 +64,35 @@ class ComparedPage:
         self._lines.parent.mkdir(parents=True, exist_ok=True)
         self._open = self._lines.open("w")
 
-    def add_boxes(self, picture: Path, pixels: np.ndarray, truth: Boxes, found: Boxes) -> None:
+    def add_boxes(self, picture: Path, pixels: np.ndarray, truth: Boxes | None, found: Boxes) -> None:
         """Takes an image with objects.
 
         Args:
             picture: that was drawn, below the folder.
             pixels: uint8 (height, width, 3) RGB.
-            truth: what is true.
+            truth: what is true; None where nobody says.
             found: what was predicted, and is shown.
         """
         height, width = pixels.shape[:2]
-        record: dict[str, Any] = {"width": width, "height": height}
-        record["truth"], record["detections"] = self._entries(truth), self._entries(found)
-        self._measure = _F1
-        self._add(picture, pixels, record, None, f1(truth, found))
+        record: dict[str, Any] = {"width": width, "height": height, "detections": self._entries(found)}
+        measure = None
+        if truth is not None:
+            record["truth"], self._measure, measure = self._entries(truth), _F1, f1(truth, found)
+        self._add(picture, pixels, record, None, measure)
 
-    def add_maps(self, picture: Path, pixels: np.ndarray, truth: np.ndarray, found: np.ndarray) -> None:
-        """Takes an image with label maps (height, width), `NO_LABEL` where there is none."""
+    def add_maps(self, picture: Path, pixels: np.ndarray, truth: np.ndarray | None, found: np.ndarray) -> None:
+        """Takes an image with label maps (height, width), `NO_LABEL` where there is none; or no true one."""
         height, width = pixels.shape[:2]
         counts = np.bincount(found.ravel().astype(np.int64), minlength=NO_LABEL + 1)[: len(self._classes)]
-        record: dict[str, Any] = {"width": width, "height": height, "truth": [], "detections": []}
-        self._measure = _MEAN_IOU
+        record: dict[str, Any] = {"width": width, "height": height, "detections": []}
         record["shares"] = {
             name: round(int(count) / found.size, 5) for name, count in zip(self._classes, counts) if count
         }
-        scene = {"index": pictures.index_png(found, NO_LABEL + 1), "truth": pictures.index_png(truth, NO_LABEL + 1)}
-        self._add(picture, pixels, record, scene, mean_iou(truth, found))
+        scene, measure = {"index": pictures.index_png(found, NO_LABEL + 1)}, None
+        if truth is not None:
+            scene["truth"] = pictures.index_png(truth, NO_LABEL + 1)
+            record["truth"], self._measure, measure = [], _MEAN_IOU, mean_iou(truth, found)
+        self._add(picture, pixels, record, scene, measure)
 
     def finish(self) -> None:
         """Writes the page, in the first process, once all have added their images."""
@@ -103,7 +106,12 @@ class ComparedPage:
         return self._folder / pictures.FOLDER / f".tested.{rank}.jsonl"
 
     def _add(
-        self, picture: Path, pixels: np.ndarray, record: dict[str, Any], scene: dict[str, Any] | None, measure: float
+        self,
+        picture: Path,
+        pixels: np.ndarray,
+        record: dict[str, Any],
+        scene: dict[str, Any] | None,
+        measure: float | None,
     ) -> None:
         name = picture.relative_to(self._folder).as_posix()
         pictures.write_thumbnail(self._folder, name, picture)
@@ -133,7 +141,7 @@ class ComparedPage:
         return entries
 
     def _write(self, files: Sequence[Path]) -> None:
-        places: dict[str, tuple[float, int, int]] = {}
+        places: dict[str, tuple[float | None, int, int]] = {}
         for number, file in enumerate(files):
             with file.open("rb") as lines:
                 offset = 0
@@ -159,15 +167,17 @@ def f1(truth: Boxes, found: Boxes) -> float:
     """The harmonic mean of precision and recall: boxes of one class that overlap by half or more are paired, the
     surest first, each with the best that is left. 1 where nothing is true and nothing found.
     """
-    if not len(truth.boxes) and not len(found.boxes):
-        return 1.0
-    overlap = box_iou_rotated if truth.boxes.shape[1] == 5 else bbox_overlaps
-    overlaps = overlap(found.boxes.float(), truth.boxes.float())
+    if not len(truth.boxes) or not len(found.boxes):
+        return float(len(truth.boxes) == len(found.boxes))
+    one, other = found.boxes.float(), truth.boxes.float()
+    if one.shape[1] != other.shape[1]:  # upright boxes of one of them
+        one, other = (upright_bounds(boxes) if boxes.shape[1] == 5 else boxes for boxes in (one, other))
+    overlaps = (box_iou_rotated if other.shape[1] == 5 else bbox_overlaps)(one, other)
     overlaps = overlaps * (found.labels[:, None] == truth.labels[None])
     order = range(len(found.boxes)) if found.scores is None else found.scores.argsort(descending=True, stable=True)
     pairs = 0
     for number in map(int, order):
-        if overlaps.shape[1] and float(overlaps[number].max()) >= _IOU:
+        if float(overlaps[number].max()) >= _IOU:
             overlaps[:, int(overlaps[number].argmax())] = 0
             pairs += 1
     return 2 * pairs / (len(truth.boxes) + len(found.boxes))
@@ -182,10 +192,18 @@ def mean_iou(truth: np.ndarray, found: np.ndarray) -> float:
     return float((hits[either > 0] / either[either > 0]).mean()) if either.any() else 1.0
 
 
+def truth_of(sample: Any) -> Boxes | None:
+    """What is true of a sample of mmdet or mmrotate; None in test sets without labels."""
+    instances = sample.get("gt_instances")
+    return boxes_of(instances) if instances is not None and "bboxes" in instances else None
+
+
 def boxes_of(instances: Any, shown: Tensor | None = None) -> Boxes:
     """Instances as mmdet and mmrotate have them, those that are `shown` (N,), on the CPU."""
     boxes = torch.as_tensor(getattr(instances.bboxes, "tensor", instances.bboxes)).detach().cpu()
-    if boxes.shape[1] == 8:
+    if not len(boxes):
+        boxes = boxes.new_zeros(0, 4)
+    elif boxes.shape[1] == 8:
         from mmrotate.structures.bbox import qbox2rbox
 
         boxes = qbox2rbox(boxes)
@@ -202,10 +220,11 @@ def boxes_of(instances: Any, shown: Tensor | None = None) -> Boxes:
     return Boxes(boxes, labels, scores, masks)
 
 
-def _items(files: Sequence[Path], places: dict[str, tuple[float, int, int]]) -> Iterator[page.Item]:
+def _items(files: Sequence[Path], places: dict[str, tuple[float | None, int, int]]) -> Iterator[page.Item]:
     opened = [file.open("rb") for file in files]
     try:
-        for name in sorted(places, key=lambda one: (places[one][0], one)):
+        ordered = sorted((measure is None, measure or 0.0, name) for name, (measure, _, _) in places.items())
+        for _, _, name in ordered:
             measure, number, offset = places[name]
             opened[number].seek(offset)
             record = json.loads(opened[number].readline())
