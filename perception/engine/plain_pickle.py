@@ -47,8 +47,7 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 def read_pickled_array(data: bytes) -> Any:
-    """What the bytes of an `.npy` file hold as a pickled array: the array of objects, or the object of one without
-    dimensions.
+    """The object that the bytes of an `.npy` file hold as a pickled array without dimensions.
 
     Raises:
         RefusedPickleError: it holds something else than arrays, tensors and plain containers.
@@ -59,10 +58,10 @@ def read_pickled_array(data: bytes) -> Any:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, _, dtype = readers[version](stream)
-        if not dtype.hasobject:
+        if shape != () or not dtype.hasobject:
             raise ValueError(f"an array {shape} of {dtype}")
         content = PlainUnpickler(stream).load()
-        return content.item() if isinstance(content, np.ndarray) and shape == () else content
+        return content.item() if isinstance(content, np.ndarray) else content
     except (MemoryError, RefusedPickleError):
         raise
     except Exception as error:  # a damaged pickle fails in every way a byte stream can

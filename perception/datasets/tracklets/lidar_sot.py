@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +17,9 @@ from mmengine.registry import DATASETS
 from torch import Tensor
 
 from perception.engine.errors import UserError
-from perception.engine.plain_pickle import RefusedPickleError, read_pickled_array
 
 from .tracklet import Tracklet, TrackletSet, in_order
+from .waymo import ArraysUnpickler
 
 CATEGORIES = ("vehicle", "pedestrian")
 SPLITS = {"all": "bench_list", "easy": "easy", "medium": "medium", "hard": "hard"}
@@ -118,9 +117,7 @@ def _labels(path: Path) -> tuple[Any, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             boxes, identities = (_array(archive.read(f"{name}.npy")) for name in ("bboxes", "ids"))
-    except RefusedPickleError as error:
-        raise UserError(f"{path} {error}") from error
-    except (OSError, zipfile.BadZipFile, KeyError, pickle.UnpicklingError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
         raise UserError(f'{path} has no "bboxes" and "ids" of LiDAR-SOT ({error})') from error
     if len(boxes) != len(identities) or any(len(b) != len(i) for b, i in zip(boxes, identities, strict=True)):
         raise UserError(f"{path} does not have as many boxes as ids in every frame")
@@ -128,10 +125,18 @@ def _labels(path: Path) -> tuple[Any, Any]:
 
 
 def _array(data: bytes) -> Any:
-    try:
+    stream = io.BytesIO(data)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in readers:
+        raise ValueError(f"an array of NumPy's format {version}")
+    if not readers[version](stream)[2].hasobject:
         return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except ValueError:  # frames of different numbers of objects make an array of arrays
-        return read_pickled_array(data)
+    # Frames of different numbers of objects make an array of arrays.
+    try:
+        return ArraysUnpickler(stream).load()
+    except Exception as error:  # a damaged pickle fails in any way
+        raise ValueError(f"{error}; only arrays and plain values are read") from error
 
 
 def _rows(boxes: Any, identities: Any, identity: str, first: int, last: int) -> list[tuple[int, Tensor]]:

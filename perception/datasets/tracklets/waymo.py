@@ -132,7 +132,7 @@ class WaymoTracklets(TrackletSet):
 _NUMPY = {("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer")}
 
 
-class _Arrays(pickle.Unpickler):
+class ArraysUnpickler(pickle.Unpickler):
     """Reads arrays and containers, and nothing that could run."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -148,7 +148,7 @@ class _Arrays(pickle.Unpickler):
 def _load(path: Path) -> dict:
     try:
         with path.open("rb") as file:
-            content = _Arrays(file).load()
+            content = ArraysUnpickler(file).load()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except Exception as error:  # a damaged pickle fails in any way
