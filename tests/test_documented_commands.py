@@ -144,6 +144,7 @@ RUN_BY = {
         "tests/projects/rank_detr/test_training.py::test_two_processes_hold_the_same_weights_also_after_a_resume"
     ),
     "python tools/test.py configs/rank_detr.py": "tests/tools/test_tools.py::test_train_then_test",
+    "python tools/test.py CONFIG CHECKPOINT --show-dir": "tests/tools/test_tools.py::test_train_then_test",
     "python tools/train.py configs/arc.py": (
         "tests/projects/arc/test_training.py::test_resumed_run_equals_the_uninterrupted_one"
     ),

@@ -128,6 +128,7 @@ def test_boxes_are_clockwise_and_along_the_bridge():
         assert strip.length > strip.width
 
 
+@pytest.mark.slow
 def test_files_hold_the_scene_and_the_stock_loader_reads_them(data):
     for split, number in (("train", 4), ("val", 2)):
         dataset = DOTADataset(

@@ -108,6 +108,7 @@ def test_lights_that_are_refused(tmp_path):
         read_latlong(tmp_path / "a.png")
 
 
+@pytest.mark.slow
 def test_command_writes_it(tmp_path):
     sizes = ["--num-train", "1", "--num-val", "1", "--num-test", "1", "--size", "12"]
     out = tmp_path / "glossy"

@@ -89,6 +89,7 @@ def test_equal_to_the_stock_metric_in_the_order_of_the_file(tmp_path, metric):
     assert evaluate(file, metric=metric) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [reorder, renumber])
 @pytest.mark.parametrize("classes", [CLASSES, ("bird", "dog", "cat")])
 def test_order_changes_nothing(tmp_path, change, classes):

@@ -38,8 +38,9 @@ def cluster():
         patch.setenv("PYTHONPATH", str(REPOSITORY))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_worker_niceness", "0")
+        others = set(_descendants(os.getpid()))  # of tests before
         cluster = Cluster(True, head_node_args={**NODE, "no_monitor": True, "_system_config": QUICK})
-        processes = _descendants(os.getpid())
+        processes = [process for process in _descendants(os.getpid()) if process not in others]
         try:
             yield cluster
         finally:

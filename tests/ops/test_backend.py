@@ -100,6 +100,7 @@ def run(*arguments, **environment):
     )
 
 
+@pytest.mark.slow
 def test_the_environment_chooses(tmp_path):
     listed = run("-m", "perception.ops", PERCEPTION_OPS="reference")
     assert listed.returncode == 0

@@ -67,6 +67,7 @@ def inputs(groups, deform_groups, stride, padding, dilation, kernel=(3, 2), zero
     return x, offset, random(2, taps, *size).sigmoid(), weight, random(4), (stride, padding, dilation, deform_groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_version_1(case):
     x, offset, _, weight, _, geometry = inputs(**CASES[case])
@@ -83,6 +84,7 @@ def test_version_1(case):
     torch.testing.assert_close(gradients(ours, x, offset, weight), gradients(plain, x, offset, weight))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_version_2(case):
     x, offset, mask, weight, bias, geometry = inputs(**CASES[case])

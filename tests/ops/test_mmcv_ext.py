@@ -54,6 +54,7 @@ def run(code, *path):
     return subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, text=True).stdout.split()
 
 
+@pytest.mark.slow
 def test_steps_aside_for_a_compiled_extension(tmp_path):
     (tmp_path / "mmcv").mkdir()
     (tmp_path / "mmcv" / "__init__.py").write_text("")

@@ -408,9 +408,10 @@ def test_odd_projections_are_remarked_on(copy):
     edit(folder / "transforms_train.json", lambda c: c.update(camera_angle_y=0.4, cx=25.0))
     report = look(folder)
     assert not report.findings.errors
-    first, second = report.findings.warnings
+    first, second, *others = report.findings.warnings
     assert "principal point at (25, 10), outside the image (and 5 more of this kind)" in first
     assert "focal lengths 27.778 and 49.332 pixels, as if pixels were not square" in second
+    assert all("outlines" in other for other in others)  # which then do not agree, either
 
 
 def test_a_file_names_its_parser(scenes):

@@ -133,7 +133,8 @@ def test_train_then_test(run_tool, shapes_folder, tmp_path):
     predictions = pickle.loads(dump.read_bytes())
     assert len(predictions) == 4
     assert all(len(p["pred_instances"]["scores"]) > 0 for p in predictions)
-    assert len(list(pictures.rglob("*.jpg"))) == 4
+    assert len([path for path in pictures.rglob("*.jpg") if "page" not in path.relative_to(pictures).parts]) == 4
+    assert (pictures / "index.html").is_file()
 
 
 def test_test_refuses_another_model(run_tool, shapes_folder, checkpoint, tmp_path):

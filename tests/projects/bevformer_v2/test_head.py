@@ -310,6 +310,7 @@ def test_proposals_without_overlap_come_first():
 # ------------------------------------------------------------------------------------------------------------- learning
 
 
+@pytest.mark.slow
 def test_it_learns_a_scene():
     module, criterion, target = head(num_groups=2), BEVCriterion(), objects(5)
     optimizer = torch.optim.AdamW(module.parameters(), 2e-3)

@@ -252,6 +252,7 @@ def test_images_without_objects():
     assert all(x.grad is not None for field in fields(PerspectiveOutput) for x in getattr(output, field.name))
 
 
+@pytest.mark.slow
 def test_it_learns_two_images():
     torch.manual_seed(0)
     head, criterion = NuscenesDD3D(10, 16), PerspectiveCriterion()

@@ -126,6 +126,7 @@ def test_the_sampler_starts_as_identity_and_moves_in_pixels_of_the_deep_map():
     torch.testing.assert_close(sampler.sample(feature, moved)[..., :-2], feature[..., 2:], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_whole_module():
     fusion = FreqFusion(4, 4, 8, feature_resample=True, feature_resample_group=4).double()
     for module in (fusion.content_encoder, fusion.content_encoder2):
@@ -267,6 +268,7 @@ def mean_iou(model, images, labels):
     return torch.stack(overlaps).mean().item()
 
 
+@pytest.mark.slow
 def test_it_helps_a_toy_segmenter():
     """Spec 10, B9, on shapes of our own: FreqFusion with resampling beats nearest upsampling and adding."""
     scores = {"add": [], "freqfusion": []}

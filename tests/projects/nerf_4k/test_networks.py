@@ -186,6 +186,7 @@ def test_tiles_need_a_size():
             decode_in_tiles(small(), torch.rand(1, 3, 4, 4), torch.rand(1, 1, 4, 4), tile_size=tile, tile_pad=pad)
 
 
+@pytest.mark.slow
 def test_decoder_overfits_a_patch():
     decoder = SFTNet(scale=4, num_feat=16, num_block=1)
     rows, columns = torch.meshgrid(torch.linspace(0, 3, 64), torch.linspace(0, 3, 64), indexing="ij")

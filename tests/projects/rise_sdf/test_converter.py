@@ -96,6 +96,7 @@ def test_files_that_are_refused():
         converter.load(given)
 
 
+@pytest.mark.slow
 def test_tool(tmp_path):
     given = authors_file(small_field())
     torch.save(given, tmp_path / "authors.ckpt")

@@ -65,6 +65,7 @@ def copied(stream, tmp_path):
     return Path(shutil.copytree(stream[0], tmp_path / "copy"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("half", "step"), [(True, 0.0), (False, 0.0), (True, STEP)])
 def test_every_frame_comes_back_bit_by_bit(tmp_path, half, step):
     states, deltas = write(tmp_path / "s", half, step)
