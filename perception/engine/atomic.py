@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,21 @@ def replacing(path: str | Path, temporary: Path | None = None) -> Iterator[Binar
     except BaseException:
         _remove(temporary)
         raise
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of a folder; the system releases it when the process dies.
+
+    Raises:
+        BlockingIOError: another process holds it, and this one does not ``wait``.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)
 
 
 def output_folder(path: str | Path) -> Path:

@@ -3,6 +3,8 @@
 import math
 import pickle
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +192,23 @@ def test_cache_holds_what_is_near(root, tmp_path):
     copy = pickle.loads(pickle.dumps(CroppedClouds(tracklets, tmp_path, progress=False)))
     assert [(tmp_path / name).stat().st_mtime_ns for name in files] == times  # not made anew
     assert torch.equal(copy.points(0, 1), cache.points(0, 1))
+
+
+def test_runs_that_start_together_make_one_cache(root, tmp_path, monkeypatch):
+    made = []
+    make = CroppedClouds._make
+
+    def slow(cache, progress):
+        made.append(cache)
+        time.sleep(0.3)
+        make(cache, progress)
+
+    monkeypatch.setattr(CroppedClouds, "_make", slow)
+    tracklets = KittiTracklets(str(root), (0,))
+    with ThreadPoolExecutor(3) as pool:
+        caches = list(pool.map(lambda _: CroppedClouds(tracklets, tmp_path / "cache", progress=False), range(3)))
+    assert len(made) == 1
+    assert all(torch.equal(cache.points(0, 0), caches[0].points(0, 0)) for cache in caches)
 
 
 def test_cache_notices_other_data(tmp_path):

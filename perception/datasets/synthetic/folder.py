@@ -6,7 +6,6 @@ set was made from, so that making it again is recognised. A folder that this mod
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perception.engine.atomic import replacing
+from perception.engine.atomic import locked, replacing
 
 RECORD = "dataset.json"
 
@@ -200,7 +199,7 @@ def _scratch_folder(out: Path) -> Iterator[Path]:
     scratch = out.with_name(f".{out.name}.{os.getpid()}.partial")
     scratch.mkdir()
     try:
-        with _locked(scratch, wait=True):
+        with locked(scratch, wait=True):
             yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -209,19 +208,8 @@ def _scratch_folder(out: Path) -> Iterator[Path]:
 def _remove_abandoned(out: Path) -> None:
     """Remove what killed processes left: scratch folders of `out` whose lock nobody holds any more."""
     for scratch in out.parent.glob(f".{out.name}.*.partial"):
-        with suppress(OSError), _locked(scratch, wait=False):
+        with suppress(OSError), locked(scratch, wait=False):
             shutil.rmtree(scratch)
-
-
-@contextmanager
-def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock of a folder; the system releases it when the process dies."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -229,7 +217,7 @@ def _locked_for_one(folder: Path, out: Path) -> Iterator[None]:
     """The lock, or an error where another process holds it."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(_locked(folder, wait=False))
+            stack.enter_context(locked(folder, wait=False))
         except BlockingIOError:
             raise BlockingIOError(f"another process is making {out}; wait for it") from None
         yield

@@ -11,7 +11,7 @@ from mmengine.dist import barrier, is_main_process
 from torch import Tensor
 from tqdm import tqdm
 
-from perception.engine.atomic import output_folder, replacing
+from perception.engine.atomic import locked, output_folder, replacing
 
 from .tracklet import TrackletSet
 
@@ -34,7 +34,9 @@ class CroppedClouds:
         self.tracklets = tracklets
         self.path = Path(folder).expanduser() / f"{tracklets.fingerprint()}.index"
         if is_main_process() and not self.path.is_file():
-            self._make(progress)
+            with locked(output_folder(self.path.parent), wait=True):  # another run may be making it
+                if not self.path.is_file():
+                    self._make(progress)
         barrier()
         with np.load(self.path) as index:
             self._starts, self._counts, self._first = index["starts"], index["counts"], index["first"]
@@ -59,7 +61,6 @@ class CroppedClouds:
         for number, tracklet in enumerate(tracklets):
             for index, frame in enumerate(tracklet.frames):
                 by_cloud[tracklet.scene, frame].append((number, index))
-        output_folder(self.path.parent)
         written = 0
         with replacing(self.path.with_suffix(".points")) as file:
             for (scene, frame), places in tqdm(
