@@ -24,7 +24,7 @@ demo: setup ## train Rank-DETR on built-in data, evaluate it, draw its boxes (ab
 test: setup ## run the test suite; PYTEST_ARGS='...' passes options on
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
-test-fast: setup ## run the tests that take no training and no stock models (under a minute on 2 cores)
+test-fast: setup ## run the tests that take no training and no stock models (two and a half minutes on 2 cores)
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
 lint: setup ## check style (ruff), types (pyrefly) and docker/ (hadolint) without changing anything
