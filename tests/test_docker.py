@@ -73,7 +73,7 @@ def test_the_image_is_built_and_trains(tmp_path):
     (tmp_path / "data").mkdir()
     user = f"{os.getuid()}:{os.getgid()}"
     common = [engine, "run", "--rm", "--network", "none", "--user", user, "--shm-size", "1g"]
-    common += ["-v", f"{tmp_path}:/work", "perception:test"]
+    common += ["-v", f"{tmp_path}:/workspace", "perception:test"]
     helped = subprocess.run([*common, "--help"], check=True, capture_output=True, text=True)
     assert "make-data" in helped.stdout
     subprocess.run(

@@ -190,7 +190,7 @@ def photos(tmp_path_factory) -> Path:
     return folder
 
 
-class _HerePool:
+class HerePool:
     """Instead of worker processes."""
 
     def __init__(self, workers):
@@ -206,4 +206,4 @@ class _HerePool:
 @pytest.fixture
 def here(monkeypatch):
     """Runs of this process read in it."""
-    monkeypatch.setattr("perception.inference.loops.WorkerPool", _HerePool)
+    monkeypatch.setattr("perception.inference.loops.WorkerPool", HerePool)

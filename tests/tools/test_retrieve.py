@@ -17,27 +17,15 @@ from PIL import Image
 from perception.inference import loops
 from perception.inference.retrieval import encoding
 from tests.conftest import REPOSITORY
+from tests.inference.conftest import HerePool
 
 COLOURS = [(250, 20, 20), (20, 250, 20), (20, 20, 250), (240, 240, 20), (240, 20, 240), (20, 240, 240)]
 
 
-class _HerePool:
-    """Instead of worker processes."""
-
-    def __init__(self, workers):
-        pass
-
-    def imap(self, function, items, ahead, on_death):
-        return ((item, function(item)) for item in items)
-
-    def close(self):
-        pass
-
-
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(loops, "WorkerPool", _HerePool)
-    monkeypatch.setattr(encoding, "WorkerPool", _HerePool)
+    monkeypatch.setattr(loops, "WorkerPool", HerePool)
+    monkeypatch.setattr(encoding, "WorkerPool", HerePool)
 
 
 def tile_name(number):
