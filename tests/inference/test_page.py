@@ -175,6 +175,23 @@ def _path_of(url):
     return Path(os.fsdecode(unquote_to_bytes(urlsplit(url).path)))
 
 
+def test_an_item_opened_right_after_another_was_closed_stays_open(tmp_path):
+    index = write_run(tmp_path / "out", ["a.png", "b.png"], "masks")
+    with opened_browser() as browser:
+        _open(browser, index)
+        # In one task of the browser, so that no event comes in between.
+        browser.execute_script(
+            "const [a, b] = document.querySelectorAll('.cell:not([hidden])');"
+            "a.click(); document.getElementById('close').click(); b.click();"
+        )
+        _shown(browser, "b.png")
+        time.sleep(0.3)
+        assert browser.execute_script("return document.getElementById('view').open")
+        _shown(browser, "b.png")
+        _press(browser, "ESCAPE")
+        _wait(browser, "document.getElementById('view').dataset.shown === undefined && location.hash === ''")
+
+
 def test_keys_and_filters(tmp_path):
     names = [f"{'day' if number % 2 else 'night'}/{number:03d}.png" for number in range(60)]
     index = write_run(

@@ -111,11 +111,11 @@ function fillSide(item, record) {
 }
 
 function closeView() {
-  asked += 1;
   if ($("view").open) $("view").close();
+  leaveView();
 }
 
-$("view").addEventListener("close", () => {
+function leaveView() {
   asked += 1;
   delete $("view").dataset.shown;
   panes = [];
@@ -124,7 +124,10 @@ $("view").addEventListener("close", () => {
   reveal();
   drawGrid();
   $("grid").focus();
-});
+}
+
+// The event comes some time after the dialog was closed, when another item may be open already.
+$("view").addEventListener("close", () => { if (!$("view").open) leaveView(); });
 $("close").addEventListener("click", closeView);
 $("before").addEventListener("click", () => openView(current - 1));
 $("after").addEventListener("click", () => openView(current + 1));
