@@ -113,7 +113,7 @@ def _box_shapes(state: State) -> Shapes:
         f"{box}.fc_cls": (classes + 1, wide),
         f"{box}.fc_reg": (4 * classes, wide),
     }
-    return with_biases(layers) | _extractor_shapes("roi_head.bbox_roi_extractor.", channels)
+    return with_biases(layers) | _extractor_shapes(state, "roi_head.bbox_roi_extractor.", channels)
 
 
 def _mask_shapes(state: State) -> Shapes:
@@ -127,7 +127,7 @@ def _mask_shapes(state: State) -> Shapes:
     layers[f"{mask}.conv_logits"] = (_num_classes(state), wide, 1, 1)
     shapes = with_biases(layers)
     shapes[f"{mask}.upsample.bias"] = (wide,)  # of a transposed convolution
-    return shapes | _extractor_shapes("roi_head.mask_roi_extractor.", channels)
+    return shapes | _extractor_shapes(state, "roi_head.mask_roi_extractor.", channels)
 
 
 def _retina_shapes(state: State) -> Shapes:
@@ -142,9 +142,10 @@ def _retina_shapes(state: State) -> Shapes:
     return with_biases(layers)
 
 
-def _extractor_shapes(prefix: str, channels: int) -> Shapes:
+def _extractor_shapes(state: State, prefix: str, channels: int) -> Shapes:
+    """A gate for each map of the backbone: further levels of the pyramid are none of the regions'."""
     with torch.device("meta"):
-        gates = make_gates(channels, 4)
+        gates = make_gates(channels, count_numbers(state, r"neck\.0\.lateral_convs\.(\d+)\..+"))
     return shapes_of(gates, f"{prefix}atts.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -91,18 +91,20 @@ class DenseFPN(nn.Module):
     def top_down(self, levels: Sequence[Tensor], nodes: Sequence[nn.Module]) -> list[Tensor]:
         """T_i of a stage, from finest to coarsest. The weights of coarser levels begin with the coarsest."""
         refined = []
-        for i, (level, node) in enumerate(zip(levels, nodes)):
-            coarser = [_enlarge(other, level) for other in reversed(levels[i + 1 :])]
-            weights = self.top_down_atts[i] if len(coarser) > 1 else None
-            refined.append(node(F.relu(level + _weighted_sum(coarser, weights))))
-        return refined
+        # From the coarsest on, as published: the order of the nodes is that in which their gradients are added up, and
+        # parameters whose gradient is 0 but for rounding (what a norm undoes) have the published rounding so.
+        for i in reversed(range(len(levels))):
+            coarser = (_enlarge(other, levels[i]) for other in reversed(levels[i + 1 :]))
+            weights = self.top_down_atts[i].softmax(0) if len(levels) - i > 2 else (1,)
+            refined.append(nodes[i](F.relu(levels[i] + _weighted_sum(coarser, weights))))
+        return refined[::-1]
 
     def bottom_up(self, levels: Sequence[Tensor], down: Sequence[Tensor], nodes: Sequence[nn.Module]) -> list[Tensor]:
         """U_i of a stage, from finest to coarsest. The weights of finer levels begin with the finest."""
         refined = []
         for i, (level, same, node) in enumerate(zip(levels, down, nodes)):
-            finer = [F.adaptive_max_pool2d(other, level.shape[-2:]) for other in down[:i]]
-            weights = self.bottom_up_atts[i - 2] if len(finer) > 1 else None
+            finer = (F.adaptive_max_pool2d(other, level.shape[-2:]) for other in down[:i])
+            weights = self.bottom_up_atts[i - 2].softmax(0) if i > 1 else (1,)
             refined.append(node(F.relu(level + same + _weighted_sum(finer, weights))))
         return refined
 
@@ -111,8 +113,6 @@ def _enlarge(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _weighted_sum(maps: Sequence[Tensor], weights: Tensor | None) -> Tensor | float:
-    """Of several maps by the softmax of ``weights``, of one map with the weight 1, of none 0."""
-    if weights is None:
-        return maps[0] if maps else 0.0
-    return sum(weight * x for weight, x in zip(weights.softmax(0), maps, strict=True))
+def _weighted_sum(maps: Iterable[Tensor], weights: Iterable[Tensor | int]) -> Tensor | int:
+    """Of none 0."""
+    return sum(weight * x for weight, x in zip(weights, maps))

@@ -15,7 +15,18 @@ from mmengine.model import BaseModule
 
 from . import dense_fpn, scp
 
-MODELS.register_module(module=scp.ContextAggregation)
+
+@MODELS.register_module()
+class ContextAggregation(scp.ContextAggregation):
+    """:class:`projects.catnet.scp.ContextAggregation` with mmcv's convolutions.
+
+    Args:
+        in_channels, reduction: as there.
+        conv_cfg: of every convolution.
+    """
+
+    def __init__(self, in_channels: int, reduction: int = 1, conv_cfg: dict | None = None):
+        super().__init__(in_channels, reduction, partial(ConvModule, conv_cfg=conv_cfg, act_cfg=None))
 
 
 @MODELS.register_module()

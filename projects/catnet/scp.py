@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from .convolution import ConvNorm, init_uniform
@@ -18,23 +17,25 @@ class ContextAggregation(nn.Module):
     Args:
         in_channels: C of the map.
         reduction: C over the channels of the gathered vector.
+        conv_block: makes a convolution, called as ``ConvNorm`` is.
     """
 
-    def __init__(self, in_channels: int, reduction: int = 1):
+    def __init__(self, in_channels: int, reduction: int = 1, conv_block: Callable[..., nn.Module] = ConvNorm):
         super().__init__()
         inner = max(in_channels // reduction, 1)
-        self.a = ConvNorm(in_channels, 1, 1)
-        self.k = ConvNorm(in_channels, 1, 1)
-        self.v = ConvNorm(in_channels, inner, 1)
-        self.m = ConvNorm(inner, in_channels, 1)
+        self.a = conv_block(in_channels, 1, 1)
+        self.k = conv_block(in_channels, 1, 1)
+        self.v = conv_block(in_channels, inner, 1)
+        self.m = conv_block(inner, in_channels, 1)
         init_uniform(self)
         nn.init.zeros_(self.m.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) -> the same shape."""
-        where = self.k(x).flatten(2).softmax(-1)  # (B, 1, HW)
-        context = torch.einsum("bcp,bop->bc", self.v(x).flatten(2), where)
-        return x + self.m(context[..., None, None]) * self.a(x).sigmoid()
+        share = self.a(x).sigmoid()
+        where = self.k(x).flatten(2)[..., None].softmax(2)  # (B, 1, HW, 1)
+        context = self.v(x).flatten(2)[:, None] @ where  # (B, 1, c, 1)
+        return x + self.m(context.transpose(1, 2)) * share
 
 
 class SCP(nn.Module):

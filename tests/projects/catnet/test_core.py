@@ -141,6 +141,43 @@ def test_pyramid_by_hand():
         assert_close(found, expected)
 
 
+def test_gradients_are_added_up_in_the_order_of_the_equations():
+    """A scale in front of a norm has the gradient 0, and so what is left is rounding: it is that of the equations."""
+    torch.manual_seed(0)
+    module = DenseFPN((4, 4, 4), 4, 3, stack_times=3, conv_block=BATCH_NORM)
+    inputs = leaves(maps((4, 4, 4), ((12, 10), (6, 5), (3, 3))))
+    weights = maps((4, 4, 4), ((12, 10), (6, 5), (3, 3)), seed=1)
+
+    def equations(inputs):
+        p = [conv(x) for conv, x in zip(module.lateral_convs, inputs)]
+        coarser, finer = module.top_down_atts[0], module.bottom_up_atts[0]
+        for stage in module.stages:
+            t, u = [None] * 3, []
+            for i in (2, 1, 0):
+                total = 0
+                for j, other in enumerate(p[:i:-1]):
+                    share = coarser.softmax(0)[j] if i == 0 else 1
+                    total = total + share * F.interpolate(other, p[i].shape[-2:], mode="bilinear")
+                t[i] = stage[i]((p[i] + total).relu())
+            for i in range(3):
+                total = 0
+                for j, other in enumerate(t[:i]):
+                    share = finer.softmax(0)[j] if i == 2 else 1
+                    total = total + share * F.adaptive_max_pool2d(other, p[i].shape[-2:])
+                u.append(stage[3 + i]((p[i] + t[i] + total).relu()))
+            p = u
+        return p
+
+    wanted = [*inputs, *(p for name, p in module.named_parameters() if "atts" not in name)]
+    found, expected = (
+        torch.autograd.grad(sum((x * w).sum() for x, w in zip(compute(inputs), weights)), wanted)
+        for compute in (module, equations)
+    )
+    assert any(gradient.abs().max() < 1e-4 for gradient in expected)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_finest_node_sees_the_coarsest_map_directly():
     torch.manual_seed(0)
     module = DenseFPN((4,) * 5, 4, 5)
@@ -220,6 +257,19 @@ def test_directions_differ():
     assert (up(feats, ROIS) - down(feats, ROIS)).abs().max() > 1e-2
     with pytest.raises(ValueError, match="'upwards'"):
         HRoIE(8, (4, 8), 7, "upwards")
+
+
+def test_enlarged_regions_and_bins_of_any_shape():
+    """A region of twice the size about its centre; the centre and size are those of the maps' precision."""
+    feats = [x.double() for x in maps((8,) * 2)]
+    module = HRoIE(8, (4, 8), (3, 5), "bottom_up", sampling_ratio=2).double()
+    twice = torch.tensor([[0, 10, 20, 50.2, 60.6], [1, -20, -10, 40, 30]])
+    once = torch.tensor([[0, 20.05, 30.15, 40.15, 50.45], [1, -5, 0, 25, 20]])
+    pooled = module(feats, once, roi_scale_factor=2)
+    assert pooled.shape == (2, 8, 3, 5)
+    assert_close(pooled, module(feats, twice), atol=1e-5, rtol=0)
+    exact = once.double()
+    assert_close(pooled, module(feats, exact, roi_scale_factor=2), atol=1e-12, rtol=0)
 
 
 def test_no_regions():

@@ -138,6 +138,41 @@ def test_extractor_of_mmdet_is_the_core():
     assert_close(extractor(case["feats"], case["rois"], 1.5), case["out_scale_1_5"], atol=1e-5, rtol=0)
 
 
+def test_convolutions_of_mmcv():
+    """Blocks and gates with other convolutions than plain ones, of the same weights and results."""
+    torch.manual_seed(0)
+    other = dict(type="Conv")
+    plain, context = (
+        MODELS.build(dict(type="ContextAggregation", in_channels=8, reduction=2, conv_cfg=cfg)) for cfg in (None, other)
+    )
+    assert type(plain.k.conv) is not type(context.k.conv)
+    torch.nn.init.normal_(plain.m.conv.weight)
+    context.load_state_dict(plain.state_dict())
+    (x,) = maps((8,))
+    assert torch.equal(plain(x), context(x))
+    roi_layer = dict(type="RoIAlign", output_size=(3, 5), sampling_ratio=2)
+    plain, gated = (
+        HierarchicalRoIExtractor(roi_layer, 8, (4, 8), "top_down", conv_cfg=cfg).double() for cfg in (None, other)
+    )
+    gated.load_state_dict(plain.state_dict())
+    feats = [x.double() for x in maps((8, 8))]
+    assert_close(plain(feats, ROIS, 1.5), gated(feats, ROIS, 1.5))
+    assert gated(feats, ROIS[:0]).shape == (0, 8, 3, 5)
+
+
+def test_converter_takes_extractors_of_fewer_levels():
+    cfg = shrink(recipe("_base_/cat_mask_rcnn_r50").model)
+    cfg.backbone.out_indices = (0, 1, 2)
+    cfg.neck[0].in_channels = cfg.neck[0].in_channels[:3]
+    for part in ("bbox_roi_extractor", "mask_roi_extractor"):
+        cfg.roi_head[part].featmap_strides = [4, 8, 16]
+    state = MODELS.build(cfg).state_dict()
+    assert to_perception(state).num_weights > 0
+    key = "roi_head.mask_roi_extractor.atts.2.conv.weight"
+    with pytest.raises(UserError, match=f"1 weights are missing, such as {key}"):
+        to_perception({other: value for other, value in state.items() if other != key})
+
+
 def test_extractor_in_half_precision_keeps_the_regions():
     roi_layer = dict(type="RoIAlign", output_size=7, sampling_ratio=2)
     extractor = HierarchicalRoIExtractor(roi_layer, 8, (4,), "top_down").bfloat16()
