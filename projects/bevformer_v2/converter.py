@@ -131,6 +131,7 @@ def _head_shapes(state: State) -> Shapes:
             embed_dims=embed_dims,
             bev_size=(rows, columns),
             num_queries=shape("query_embedding.weight")[0],
+            num_branch_layers=_branch_layers(state),
             transformer=dict(
                 num_heads=1,  # the number of heads does not show in shapes, its product with the points does
                 num_cams=shape("transformer.cams_embeds")[0],
@@ -142,7 +143,8 @@ def _head_shapes(state: State) -> Shapes:
                 num_encoder_layers=count_numbers(state, rf"{transformer}\.encoder\.layers\.(\d+)\..+"),
                 num_decoder_layers=count_numbers(state, rf"{transformer}\.decoder\.layers\.(\d+)\..+"),
                 frames=range(1 - num_frames, 1),
-                fusion_channels=0 if fusion is None else len(fusion),
+                fusion_channels=None if fusion is None else len(fusion),
+                num_fusion_blocks=count_numbers(state, rf"{transformer}\.fusion\.layers\.(\d+)\..+"),
             ),
         )
     return shapes_of(head, prefix)
@@ -159,9 +161,12 @@ def _perspective_shapes(state: State) -> Shapes:
     with torch.device("meta"):
         head = NuscenesDD3D(
             num_classes=shape("fcos2d_head.cls_logits.weight")[0],
-            in_channels=shape("fcos2d_head.cls_tower.0.weight")[0],
+            in_channels=shape("fcos2d_head.cls_logits.weight")[1],
             strides=[8 * 2**level for level in range(num_levels)],
-            num_convs=count_numbers(state, rf"{prefix}fcos2d_head\.cls_tower\.(\d+)\..+"),
+            num_convs=[
+                count_numbers(state, rf"{prefix}{tower}\.(\d+)\..+")
+                for tower in (r"fcos2d_head\.cls_tower", r"fcos2d_head\.box2d_tower", r"fcos3d_head\.box3d_tower")
+            ],
             num_attributes=shape("attr_logits.weight")[0],
             mean_depths=[0.0] * num_levels,
             std_depths=[0.0] * num_levels,
@@ -187,9 +192,15 @@ def _neck_shapes(state: State) -> Shapes:
     return with_biases(layers)
 
 
+def _branch_layers(state: State) -> int:
+    """Hidden layers of a branch: of three modules each in those of classes, of which the last one follows."""
+    return (count_numbers(state, r"pts_bbox_head\.cls_branches\.0\.(\d+)\..+") - 1) // 3
+
+
 def _num_classes(state: State) -> int:
     if "pts_bbox_head." in _parts(state):
-        return len(require_weight(state, "pts_bbox_head.cls_branches.0.6.weight", MODEL))
+        last = 3 * _branch_layers(state)
+        return len(require_weight(state, f"pts_bbox_head.cls_branches.0.{last}.weight", MODEL))
     return len(require_weight(state, "fcos3d_bbox_head.fcos2d_head.cls_logits.weight", MODEL))
 
 

@@ -64,7 +64,8 @@ class BEVFormerV2(BaseModel):
         init_cfg: MMEngine initialisation.
 
     Raises:
-        ValueError: a two-stage head without a perspective head.
+        ValueError: a two-stage head without a perspective head, or heads and canonical sizes of different numbers of
+            classes.
     """
 
     def __init__(
@@ -91,10 +92,24 @@ class BEVFormerV2(BaseModel):
             strides = dict(strides=self.fcos3d_bbox_head.strides)
             config = perspective_criterion or dict(type=PerspectiveCriterion)
             self.perspective_criterion = MODELS.build(config, default_args=strides)
+            self._require_same_classes()
         elif self.pts_bbox_head.proposal_queries is not None:
             raise ValueError("the two-stage variant (num_proposals) needs fcos3d_bbox_head, which makes the proposals")
         self.perspective_weight = perspective_weight
         self.test_cfg = dict(test_cfg or {})
+
+    def _require_same_classes(self) -> None:
+        counts = {
+            "pts_bbox_head": self.pts_bbox_head.num_classes,
+            "fcos3d_bbox_head": self.fcos3d_bbox_head.num_classes,
+            "the canonical sizes of perspective_criterion.decoding": len(
+                self.perspective_criterion.decoding.canonical_sizes
+            ),
+        }
+        if len(set(counts.values())) > 1:
+            raise ValueError(
+                "numbers of classes differ: " + ", ".join(f"{name} {count}" for name, count in counts.items())
+            )
 
     @property
     def frames(self) -> tuple[int, ...]:

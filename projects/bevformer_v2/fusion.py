@@ -36,12 +36,15 @@ class ResNetFusion(nn.Module):
     Args:
         num_frames: T.
         embed_dims: C.
-        inter_channels: width of the blocks.
+        inter_channels: width of the blocks; None: T times C.
         num_blocks: of them.
     """
 
-    def __init__(self, num_frames: int, embed_dims: int, inter_channels: int, num_blocks: int = 3) -> None:
+    def __init__(
+        self, num_frames: int, embed_dims: int, inter_channels: int | None = None, num_blocks: int = 3
+    ) -> None:
         super().__init__()
+        inter_channels = inter_channels or num_frames * embed_dims
         widths = [num_frames * embed_dims, *[inter_channels] * (num_blocks - 1)]
         self.layers = nn.Sequential(*(BasicBlock(width, inter_channels) for width in widths))
         self.layer_norm = nn.Sequential(nn.Linear(inter_channels, embed_dims), nn.LayerNorm(embed_dims))

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,7 @@ class BEVFormerHead(nn.Module):
         num_proposals: queries of each group that are made of the perspective head's boxes (two-stage variant); 0 is
             the published, one-stage model.
         transformer: further settings of :class:`BEVTransformer`.
+        num_branch_layers: hidden layers of the branches that say class and box.
     """
 
     code_weights: Tensor
@@ -85,6 +87,7 @@ class BEVFormerHead(nn.Module):
         code_weights: Sequence[float] = CODE_WEIGHTS,
         num_proposals: int = 0,
         transformer: dict | None = None,
+        num_branch_layers: int = 2,
     ) -> None:
         super().__init__()
         rows, columns = bev_size
@@ -95,7 +98,8 @@ class BEVFormerHead(nn.Module):
         self.positional_encoding = LearnedPositions(embed_dims // 2, rows, columns)
         self.bev_embedding = nn.Embedding(rows * columns, embed_dims)
         self.query_embedding = nn.Embedding(num_queries * num_groups, 2 * embed_dims)  # position, then content
-        classify, regress = _class_branch(embed_dims, num_classes), _box_branch(embed_dims)
+        classify = _class_branch(embed_dims, num_classes, num_branch_layers)
+        regress = _box_branch(embed_dims, num_branch_layers)
         depth = len(self.transformer.decoder.layers)
         self.cls_branches = nn.ModuleList(copy.deepcopy(classify) for _ in range(depth))
         self.reg_branches = nn.ModuleList(copy.deepcopy(regress) for _ in range(depth))
@@ -178,18 +182,14 @@ class BEVFormerHead(nn.Module):
         return torch.cat([places[..., :2], raw[..., 2:4], places[..., 2:], raw[..., 5:]], -1)
 
 
-def _class_branch(embed_dims: int, num_classes: int) -> nn.Sequential:
-    hidden = [(nn.Linear(embed_dims, embed_dims), nn.LayerNorm(embed_dims), nn.ReLU(inplace=True)) for _ in range(2)]
+def _class_branch(embed_dims: int, num_classes: int, num_hidden: int) -> nn.Sequential:
+    widths = [embed_dims] * num_hidden
+    hidden = [(nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(inplace=True)) for width in widths]
     classify = nn.Linear(embed_dims, num_classes)
     nn.init.constant_(classify.bias, -math.log(99.0))  # a probability of 0.01
-    return nn.Sequential(*hidden[0], *hidden[1], classify)
+    return nn.Sequential(*chain(*hidden), classify)
 
 
-def _box_branch(embed_dims: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(embed_dims, embed_dims),
-        nn.ReLU(),
-        nn.Linear(embed_dims, embed_dims),
-        nn.ReLU(),
-        nn.Linear(embed_dims, CODE_SIZE),
-    )
+def _box_branch(embed_dims: int, num_hidden: int) -> nn.Sequential:
+    hidden = [(nn.Linear(embed_dims, embed_dims), nn.ReLU()) for _ in range(num_hidden)]
+    return nn.Sequential(*chain(*hidden), nn.Linear(embed_dims, CODE_SIZE))

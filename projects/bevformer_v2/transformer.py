@@ -35,7 +35,8 @@ class BEVTransformer(nn.Module):
         feedforward_channels: hidden width of the feed-forward blocks.
         num_encoder_layers, num_decoder_layers: depths.
         frames: offsets in key frames, ascending, with 0; more than one are fused.
-        fusion_channels: width of the fusion.
+        fusion_channels: width of the fusion; None: T times C.
+        num_fusion_blocks: residual blocks of the fusion.
         dropout: of all layers.
         checkpointing: recompute the encoder's layers in the backward pass instead of keeping activations.
     """
@@ -56,7 +57,8 @@ class BEVTransformer(nn.Module):
         num_encoder_layers: int = 6,
         num_decoder_layers: int = 6,
         frames: Sequence[int] = (0,),
-        fusion_channels: int = 512,
+        fusion_channels: int | None = 512,
+        num_fusion_blocks: int = 3,
         dropout: float = 0.1,
         checkpointing: bool = False,
     ) -> None:
@@ -70,7 +72,9 @@ class BEVTransformer(nn.Module):
         layer = dict(num_levels=num_levels, **looking, **shared)
         self.encoder = BEVFormerEncoder(num_encoder_layers, layer, checkpointing)
         self.decoder = BEVDecoder(num_decoder_layers, dict(num_points=num_decoder_points, **shared))
-        self.fusion = ResNetFusion(len(frames), embed_dims, fusion_channels) if len(frames) > 1 else None
+        self.fusion = None
+        if len(frames) > 1:
+            self.fusion = ResNetFusion(len(frames), embed_dims, fusion_channels, num_fusion_blocks)
         self.level_embeds = nn.Parameter(torch.empty(num_levels, embed_dims))
         self.cams_embeds = nn.Parameter(torch.empty(num_cams, embed_dims))
         self.reference_points = nn.Linear(embed_dims, 3)

@@ -89,10 +89,12 @@ class TowerLayer(nn.Conv2d):
 class FCOS2DHead(nn.Module):
     """Class and 2D box: cls_tower, box2d_tower and what follows them."""
 
-    def __init__(self, num_classes: int, channels: int, strides: Sequence[int], num_convs: int) -> None:
+    def __init__(
+        self, num_classes: int, channels: int, strides: Sequence[int], num_cls_convs: int, num_box_convs: int
+    ) -> None:
         super().__init__()
-        self.cls_tower = _tower(channels, len(strides), num_convs)
-        self.box2d_tower = _tower(channels, len(strides), num_convs)
+        self.cls_tower = _tower(channels, len(strides), num_cls_convs)
+        self.box2d_tower = _tower(channels, len(strides), num_box_convs)
         self.cls_logits = _predictor(channels, num_classes)
         self.box2d_reg = _predictor(channels, 4)
         self.centerness = _predictor(channels, 1)
@@ -138,12 +140,12 @@ class NuscenesDD3D(nn.Module):
         num_classes: K.
         in_channels: of the maps and the towers.
         strides: of the V levels, pixels.
-        num_convs: of each tower.
+        num_convs: of each tower, or of those of classes, 2D boxes and 3D boxes.
         num_attributes: A.
         mean_depths, std_depths: of each level.
 
     Raises:
-        ValueError: depths for another number of levels.
+        ValueError: depths for another number of levels, or convolutions for another number of towers.
     """
 
     def __init__(
@@ -151,7 +153,7 @@ class NuscenesDD3D(nn.Module):
         num_classes: int = 10,
         in_channels: int = 256,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
-        num_convs: int = 4,
+        num_convs: int | Sequence[int] = 4,
         num_attributes: int = 3,
         mean_depths: Sequence[float] = MEAN_DEPTHS,
         std_depths: Sequence[float] = STD_DEPTHS,
@@ -163,9 +165,11 @@ class NuscenesDD3D(nn.Module):
                 f"{len(mean_depths)} and {len(std_depths)}"
             )
         self.num_classes, self.num_attributes, self.strides = num_classes, num_attributes, tuple(strides)
-        sizes = (num_classes, in_channels, strides, num_convs)
-        self.fcos2d_head = FCOS2DHead(*sizes)
-        self.fcos3d_head = FCOS3DHead(*sizes, mean_depths, std_depths)
+        *flat, solid = towers = (num_convs,) * 3 if isinstance(num_convs, int) else tuple(num_convs)
+        if len(towers) != 3:
+            raise ValueError(f"num_convs must be one number or three, of classes, 2D and 3D boxes, got {towers}")
+        self.fcos2d_head = FCOS2DHead(num_classes, in_channels, strides, *flat)
+        self.fcos3d_head = FCOS3DHead(num_classes, in_channels, strides, solid, mean_depths, std_depths)
         self.attr_logits = _predictor(in_channels, num_attributes)
         self.speed = _predictor(in_channels, 1)
 

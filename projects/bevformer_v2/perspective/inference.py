@@ -60,7 +60,8 @@ def detect(
         score_threshold: of class times centerness.
         max_per_level: candidates of an image and level.
         iou_threshold: of 2D boxes of a class, above which that of the lower 3D score goes.
-        max_per_image: boxes that are kept.
+        max_per_image: boxes that are kept, those that rate best in the image (``scores``, as DD3D counts them); ties
+            with the last of them stay too.
     """
     found = []
     levels = [
@@ -69,8 +70,10 @@ def detect(
     ]
     for of_levels in zip(*levels):
         every = _join(of_levels)
-        kept = batched_nms(every.boxes2d, every.scores3d, every.labels, iou_threshold)
-        found.append(every[kept[:max_per_image]])
+        apart = every[batched_nms(every.boxes2d, every.scores3d, every.labels, iou_threshold)]
+        if len(apart.scores) > max_per_image:
+            apart = apart[apart.scores >= apart.scores.topk(max_per_image).values[-1]]
+        found.append(apart)
     return found
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ class PerspectiveCriterion(nn.Module):
 
     Args:
         strides: of the levels.
-        decoding: how predictions become boxes.
+        decoding: how predictions become boxes, or the settings of a :class:`BoxDecoding`; default: nuScenes' classes.
         radius, sizes_of_interest: see :func:`~projects.bevformer_v2.perspective.targets.assign`.
         alpha, gamma: of the focal loss.
         box3d_weight: of each of the four disentangled losses.
@@ -50,7 +51,7 @@ class PerspectiveCriterion(nn.Module):
     def __init__(
         self,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
-        decoding: BoxDecoding | None = None,
+        decoding: BoxDecoding | Mapping[str, Any] | None = None,
         radius: float = 1.5,
         sizes_of_interest: Sequence[tuple[float, float]] = SIZES_OF_INTEREST,
         alpha: float = 0.25,
@@ -65,7 +66,8 @@ class PerspectiveCriterion(nn.Module):
     ) -> None:
         super().__init__()
         self.strides, self.radius, self.sizes_of_interest = tuple(strides), radius, tuple(sizes_of_interest)
-        self.decoding = decoding or BoxDecoding(CANONICAL_SIZES)
+        settings = dict(canonical_sizes=CANONICAL_SIZES) if decoding is None else decoding
+        self.decoding = settings if isinstance(settings, BoxDecoding) else BoxDecoding(**settings)
         self.alpha, self.gamma = alpha, gamma
         self.box3d_weight, self.conf_weight, self.conf_temperature = box3d_weight, conf_weight, conf_temperature
         self.attr_weight, self.speed_weight = attr_weight, speed_weight

@@ -159,6 +159,26 @@ def test_there_and_back():
     assert all(value.equal(ours[key]) for key, value in back.checkpoint["state_dict"].items())
 
 
+def test_any_depths():
+    transformer = {**SIZES["transformer"], "frames": (-1, 0), "fusion_channels": None, "num_fusion_blocks": 1}
+    parts = {
+        "pts_bbox_head": BEVFormerHead(**{**SIZES, "transformer": transformer}, num_branch_layers=3),
+        "fcos3d_bbox_head": NuscenesDD3D(10, 32, num_convs=(1, 2, 3)),
+    }
+    ours = {key: value for name, part in parts.items() for key, value in part.state_dict(prefix=f"{name}.").items()}
+    theirs = to_authors(ours)
+    assert theirs.unmatched == []
+    assert theirs.checkpoint["state_dict"]["pts_bbox_head.cls_branches.0.9.weight"].shape == (10, 32)
+    back = to_perception(theirs.checkpoint)
+    assert back.unmatched == []
+    assert back.num_classes == 10
+    assert all(value.equal(ours[key]) for key, value in back.checkpoint["state_dict"].items())
+    assert back.checkpoint["state_dict"].keys() == ours.keys()
+    lost = "fcos3d_bbox_head.fcos3d_head.box3d_tower.2.weight"
+    with pytest.raises(UserError, match="missing"):
+        to_perception({key: value for key, value in theirs.checkpoint["state_dict"].items() if key != lost})
+
+
 def test_files_that_are_refused():
     ours = tiny_state()
     theirs = to_authors(ours).checkpoint["state_dict"]
@@ -173,6 +193,9 @@ def test_files_that_are_refused():
     ):
         with pytest.raises(UserError, match="missing"):
             to_perception({key: value for key, value in theirs.items() if key != lost})
+    lost = "pts_bbox_head.cls_branches.0.6.weight"
+    with pytest.raises(UserError, match=f"has no weight {lost}"):
+        to_perception({key: value for key, value in theirs.items() if key != lost})
     with pytest.raises(UserError, match="shape"):
         to_perception({**theirs, "img_neck.fpn_convs.0.conv.bias": torch.zeros(7)})
     with pytest.raises(UserError, match="starts from ours"):

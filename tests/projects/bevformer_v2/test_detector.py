@@ -14,6 +14,7 @@ from perception.geometry import bev, boxes3d, cameras, se3
 from projects.bevformer_v2.detector import BEVFormerV2, evaluating
 from projects.bevformer_v2.head import BEVFormerHead
 from projects.bevformer_v2.perspective.head import NuscenesDD3D
+from projects.bevformer_v2.perspective.losses import PerspectiveCriterion
 from projects.bevformer_v2.preprocessor import RigPreprocessor
 from tests.projects.bevformer_v2.tiny import HEIGHT, SIZES, WIDTH, objects, rig_poses
 
@@ -231,6 +232,22 @@ def test_losses():
     sum(losses.values()).backward()
     idle = {name for name, p in detector.named_parameters() if p.grad is None}
     assert idle == set()
+
+
+def test_other_numbers_of_classes():
+    """Canonical sizes come with the classes; nuScenes' are not silently taken for others."""
+    with pytest.raises(ValueError, match=r"pts_bbox_head 3, fcos3d_bbox_head 10, the canonical sizes of .* 10"):
+        model(num_classes=3)
+    settings = dict(img_backbone=dict(type=ResNet, depth=18), img_neck=dict(type=FPN, in_channels=[8], num_outs=1))
+    settings["img_neck"]["out_channels"] = 32
+    heads = dict(
+        pts_bbox_head=dict(type=BEVFormerHead, **SIZES, num_classes=2),
+        fcos3d_bbox_head=dict(type=NuscenesDD3D, num_classes=2, in_channels=32),
+    )
+    own = dict(canonical_sizes=((1.8, 4.5, 1.5), (2.5, 9.0, 3.0)), max_depth=120.0)
+    detector = BEVFormerV2(**settings, **heads, perspective_criterion=dict(type=PerspectiveCriterion, decoding=own))
+    assert detector.perspective_criterion.decoding.max_depth == 120.0
+    assert detector.perspective_criterion.decoding.canonical_sizes[1] == (2.5, 9.0, 3.0)
 
 
 def test_losses_without_any_object():

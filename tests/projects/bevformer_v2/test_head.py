@@ -91,6 +91,14 @@ def test_recomputed_layers_have_the_same_gradients():
         assert_close(recomputed, plain)
 
 
+def test_branches_of_other_depth():
+    module = shaken(head(num_branch_layers=1))
+    assert [len(branch) for branch in (module.cls_branches[0], module.reg_branches[1])] == [4, 3]
+    output = module(feature_maps(), rig())
+    assert output.logits.shape == (2, 1, 24, 10)
+    assert output.codes.shape == (2, 1, 24, 10)
+
+
 def test_references_are_refined_without_gradient():
     """A layer's boxes begin with the references of the layer before, which learn through its own boxes alone."""
     module = shaken(head(num_groups=1))
@@ -133,6 +141,15 @@ def test_frames_are_fused_in_their_order(frames):
     assert_close(module.transformer.fuse(output.bev, views), expected)
     with pytest.raises(ValueError, match="need"):
         module(feature_maps(), rig(), views[:1])
+
+
+def test_fusion_of_other_depth_and_width():
+    """As the authors' default has it, the width of all frames: the first block needs no convolution of its own."""
+    settings = dict(frames=(-1, 0), fusion_channels=None, num_fusion_blocks=2)
+    fusion = head(transformer=settings).transformer.fusion
+    assert [tuple(block.conv1.weight.shape[:2]) for block in fusion.layers] == [(64, 64), (64, 64)]
+    assert fusion.layers[0].downsample is None
+    assert fusion.layer_norm[0].weight.shape == (32, 64)
 
 
 def test_bev_warp_moves_features_as_the_ground_truth():

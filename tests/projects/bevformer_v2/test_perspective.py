@@ -31,6 +31,7 @@ FOLDER = Path(__file__).parents[2] / "data" / "reference" / "bevformer_v2"
 RECORDED = torch.load(FOLDER / "dd3d.pt", weights_only=True)
 DECODING = BoxDecoding(CANONICAL_SIZES)
 STRIDES = RECORDED["strides"]
+OUTPUT_WIDTHS = (1, 4, 1, 4, 2, 1, 3, 1, 3, 1)  # of the fields of a PerspectiveOutput of one class
 
 
 def targets():
@@ -82,6 +83,18 @@ def test_sizes():
     assert sum(parameter.numel() for parameter in head.parameters()) / 1e6 == pytest.approx(7.41, abs=5e-3)
     with pytest.raises(ValueError, match="4 strides"):
         NuscenesDD3D(10, 16, strides=(8, 16, 32, 64))
+    with pytest.raises(ValueError, match="one number or three"):
+        NuscenesDD3D(10, 16, num_convs=(4, 4))
+
+
+def test_towers_of_different_depths():
+    head = NuscenesDD3D(10, 16, num_convs=(1, 2, 3))
+    depths = [
+        len(tower) for tower in (head.fcos2d_head.cls_tower, head.fcos2d_head.box2d_tower, head.fcos3d_head.box3d_tower)
+    ]
+    assert depths == [1, 2, 3]
+    output = head([torch.randn(1, 16, *shape) for shape in [*RECORDED["shapes"][:4], (2, 2)]])
+    assert output.quat[0].shape == (1, 40, 16, 24)
 
 
 def test_initialisation():
@@ -309,6 +322,33 @@ def test_neighbours_of_a_class_are_suppressed():
         assert len(detections.scores) == 20
         assert (detections.scores3d.diff() <= 0).all()
         assert (detections.scores3d <= detections.scores).all()
+
+
+def test_the_best_in_the_image_are_kept():
+    """DD3D suppresses by the 3D score, and then counts off by the one in the image, ties included."""
+    shape = (4, 4)
+    output = PerspectiveOutput(
+        **{
+            field.name: [torch.zeros(1, width, *shape)]
+            for field, width in zip(fields(PerspectiveOutput), OUTPUT_WIDTHS)
+        }
+    )
+    output.quat[0][:, 0] = 1.0
+    output.depth[0][:] = 20.0
+    output.box2d[0][:] = 1.0  # too small to touch each other
+    output.logits[0].fill_(-20.0)
+    places = [(0, 0, 3.0, -2.0), (0, 1, 1.0, 4.0), (1, 0, 2.0, 0.0), (1, 1, 2.0, 1.0), (2, 2, 0.5, 5.0)]
+    for row, column, logit, conf in places:
+        output.logits[0][0, 0, row, column], output.conf[0][0, 0, row, column] = logit, conf
+    intrinsics = torch.tensor([[[100.0, 0, 16], [0, 100, 16], [0, 0, 1]]])
+    decoding = BoxDecoding(CANONICAL_SIZES[:1])
+    every = detect(output, (8,), intrinsics, decoding, 0.05)[0]
+    assert len(every.scores) == 5
+    assert (every.scores3d.diff() <= 0).all()
+    two = detect(output, (8,), intrinsics, decoding, 0.05, max_per_image=2)[0]
+    # The two of logit 2 tie for the second place; of what is left, the best in space comes first.
+    centres = (two.boxes2d[:, :2] + two.boxes2d[:, 2:]) / 2
+    assert centres.tolist() == [[8, 8], [0, 8], [0, 0]]
 
 
 def test_boxes_go_to_the_lidar():
