@@ -144,7 +144,9 @@ def sample_mips(levels: list[Tensor], directions: Tensor, level: Tensor) -> Tens
     """
     flat, level = directions.reshape(-1, 3), level.reshape(-1).clamp(0, len(levels) - 1)
     lower = level.detach().floor().long().clamp(max=max(len(levels) - 2, 0))
-    share = (level - lower)[:, None]
+    # At both ends there is no level beyond, and so no slope (nvdiffrast's rule).
+    between = (level > 0) & (level < len(levels) - 1)
+    share = (torch.where(between, level, level.detach()) - lower)[:, None]
     result = flat.new_zeros(len(flat), levels[0].shape[3])
     for number, texels in enumerate(levels):
         for chosen, weight in ((lower == number, 1 - share), (lower == number - 1, share)):
@@ -158,15 +160,22 @@ def sample_mips(levels: list[Tensor], directions: Tensor, level: Tensor) -> Tens
 
 
 def latlong_directions(
-    height: int, width: int, *, up: Up = "z", released_rows: bool = False, device: torch.device | str = "cpu"
+    height: int,
+    width: int,
+    *,
+    up: Up = "z",
+    mirrored: bool = False,
+    released_rows: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Unit directions (H, W, 3) of the pixels' centres; of the published code's rows, which go from 1 / H to 1 - 1 / H
-    of the way down, if so asked."""
+    of the way down, if so asked; for ``mirrored`` see :func:`sample_latlong`."""
     if released_rows:
         v = torch.linspace(1 / height, 1 - 1 / height, height, device=device, dtype=torch.float64) * math.pi
     else:
         v = (torch.arange(height, device=device, dtype=torch.float64) + 0.5) / height * math.pi
-    u = ((torch.arange(width, device=device, dtype=torch.float64) + 0.5) / width - 0.5) * 2 * math.pi
+    u = (torch.arange(width, device=device, dtype=torch.float64) + 0.5) / width
+    u = ((_mirrored(u) if mirrored else u) - 0.5) * 2 * math.pi
     v, u = torch.meshgrid(v, u, indexing="ij")
     if up == "y":
         return torch.stack([v.sin() * u.sin(), v.cos(), -v.sin() * u.cos()], -1).float()
@@ -178,6 +187,10 @@ def latlong_places(directions: Tensor, *, up: Up = "z") -> tuple[Tensor, Tensor]
     x, y, z = F.normalize(directions, dim=-1).unbind(-1)
     turn, height = (torch.atan2(x, -z), y) if up == "y" else (torch.atan2(-y, x), z)
     return turn / (2 * math.pi) + 0.5, height.clamp(-1, 1).acos() / math.pi
+
+
+def _mirrored(u: Tensor) -> Tensor:
+    return torch.where(u < 0.5, 0.5 - u, 1.5 - u)
 
 
 def sample_latlong(
@@ -197,7 +210,7 @@ def sample_latlong(
     height, width = image.shape[:2]
     u, v = latlong_places(directions, up=up)
     if mirrored:
-        u = torch.where(u < 0.5, 0.5 - u, 1.5 - u)
+        u = _mirrored(u)
     column, row = u * width - 0.5, v * height - 0.5
     left, top = column.floor(), row.floor()
     right_share, lower_share = (column - left)[..., None], (row - top)[..., None]
@@ -220,7 +233,12 @@ def latlong_to_cube(
     return sample_latlong(image, directions, up=up, mirrored=mirrored, wrap_rows=wrap_rows)
 
 
-def cube_to_latlong(texels: Tensor, height: int, width: int, *, up: Up = "z", released_rows: bool = False) -> Tensor:
-    """Faces (6, N, N, C) as a lat-long map (height, width, C); see :func:`latlong_directions`."""
-    directions = latlong_directions(height, width, up=up, released_rows=released_rows, device=texels.device)
+def cube_to_latlong(
+    texels: Tensor, height: int, width: int, *, up: Up = "z", mirrored: bool = False, released_rows: bool = False
+) -> Tensor:
+    """Faces (6, N, N, C) as a lat-long map (height, width, C); see :func:`latlong_directions`, and for ``mirrored``
+    :func:`sample_latlong`."""
+    directions = latlong_directions(
+        height, width, up=up, mirrored=mirrored, released_rows=released_rows, device=texels.device
+    )
     return sample_cube(texels, directions)

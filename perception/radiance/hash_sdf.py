@@ -31,6 +31,8 @@ class ProgressiveHashGrid(nn.Module):
         start_level: levels that take part from the first step on; by default all.
         start_step: after which further levels join.
         update_steps: steps from one level to the next.
+        keep_levels: as in the released code, levels that once took part go on doing so when an earlier step is set, and
+            only :attr:`cell` follows it. By default both follow the step.
 
     ``params`` is the flat vector of tiny-cuda-nn. Levels that do not take part yet give zeros, and cost nothing.
     """
@@ -45,14 +47,15 @@ class ProgressiveHashGrid(nn.Module):
         start_level: int | None = None,
         start_step: int = 0,
         update_steps: int = 1,
+        keep_levels: bool = False,
     ):
         super().__init__()
         self.layout = hash_grid_layout(num_levels, base_resolution, per_level_scale, log2_table_size)
         self.num_levels, self.features = num_levels, features
         self.base_resolution, self.per_level_scale = base_resolution, per_level_scale
         self.start_level = num_levels if start_level is None else start_level
-        self.start_step, self.update_steps = start_step, update_steps
-        self.level = min(self.start_level, num_levels)
+        self.start_step, self.update_steps, self.keep_levels = start_step, update_steps, keep_levels
+        self.level = self.levels_read = min(self.start_level, num_levels)
         self.params = nn.Parameter(torch.empty(self.layout.num_entries * features).uniform_(-1e-4, 1e-4))
 
     @property
@@ -67,6 +70,7 @@ class ProgressiveHashGrid(nn.Module):
     def update_step(self, step: int) -> None:
         """Let the levels of a step take part."""
         self.level = self.level_at(step)
+        self.levels_read = max(self.levels_read, self.level) if self.keep_levels else self.level
 
     @property
     def cell(self) -> float:
@@ -75,11 +79,12 @@ class ProgressiveHashGrid(nn.Module):
 
     def forward(self, unit: Tensor) -> Tensor:
         """Features (N, 3 + L * F) of points (N, 3) in [0, 1]."""
-        part = HashGridLayout(*(entries[: self.level] for entries in self.layout))
-        part = part._replace(offsets=self.layout.offsets[: self.level + 1])
+        levels = self.levels_read
+        part = HashGridLayout(*(entries[:levels] for entries in self.layout))
+        part = part._replace(offsets=self.layout.offsets[: levels + 1])
         table = self.params[: part.num_entries * self.features].view(-1, self.features)
         read = hash_grid(unit, table, part)
-        missing = (self.num_levels - self.level) * self.features
+        missing = (self.num_levels - levels) * self.features
         return torch.cat([unit * 2 - 1, F.pad(read, (0, missing))], -1)
 
 
@@ -172,10 +177,10 @@ class HashSDF(nn.Module):
             gradient: (M, 3) of the distance there.
             random: (M, 3) in [0, 1], from which the tangents are made along which the second points lie.
         """
-        normal = F.normalize(gradient, dim=-1)
-        tangent = torch.cross(normal, F.normalize(random, dim=-1), dim=-1)
-        beside = points + CURVATURE_REACH * tangent
-        second = F.normalize(self.analytic(beside, create_graph=torch.is_grad_enabled()).gradient, dim=-1)
+        normal, direction = (F.normalize(vectors, dim=-1, eps=UNIT_EPS) for vectors in (gradient, random))
+        beside = points + CURVATURE_REACH * torch.cross(normal, direction, dim=-1)
+        found = self.analytic(beside, create_graph=torch.is_grad_enabled())
+        second = F.normalize(found.gradient, dim=-1, eps=UNIT_EPS)
         cosine = (normal * second).sum(-1)
         return cosine.clamp(-COSINE_LIMIT, COSINE_LIMIT).acos() / math.pi
 

@@ -178,13 +178,14 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def forward(ctx, texels: Tensor, filter: CubeFilter) -> Tensor:
         ctx.filter = filter
-        flat = texels.reshape(-1, texels.shape[3])
-        return (filter.multiply(flat * filter.area) * filter.scale).view_as(texels)
+        flat = texels.reshape(-1, texels.shape[3]).to(filter.area)
+        return (filter.multiply(flat * filter.area) * filter.scale).view_as(texels).to(texels)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        flat = grad.reshape(-1, grad.shape[3])
-        return (ctx.filter.multiply(flat * ctx.filter.scale, transposed=True) * ctx.filter.area).view_as(grad), None
+        flat = grad.reshape(-1, grad.shape[3]).to(ctx.filter.area)
+        moved = ctx.filter.multiply(flat * ctx.filter.scale, transposed=True) * ctx.filter.area
+        return moved.view_as(grad).to(grad), None
 
 
 @lru_cache(16)

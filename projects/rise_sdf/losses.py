@@ -52,7 +52,9 @@ def loss_terms(
     if curvature is not None:
         takes["curvature"] = lambda: curvature.abs().mean() if len(curvature) else curvature.sum()
     if "specular_rgb_phys" in colours:
-        takes["emitter_distillation"] = lambda: F.mse_loss(colours["specular_rgb"], colours["specular_rgb_phys"])
+        takes["emitter_distillation"] = lambda: _error(
+            F.mse_loss, colours["specular_rgb"][valid], colours["specular_rgb_phys"][valid]
+        )
     return {name: take() for name, take in takes.items() if wanted is None or name in wanted}
 
 

@@ -206,7 +206,11 @@ class SurfaceModel(RadianceModel):
         if "alpha" not in batch:
             return target
         clear = 1 - batch["alpha"].to(target)[:, None]
-        return target - self.background * clear + linear_to_srgb(outputs["background"] * clear)
+        return target - self.background * clear + self.behind(outputs["background"], clear)
+
+    def behind(self, background: Tensor, clear: Tensor) -> Tensor:
+        """What a linear background (3,) adds in sRGB (N, 3) where a share (N, 1) of it is seen."""
+        return linear_to_srgb(background * clear)
 
     def get_loss_dict(self, outputs: dict, batch: dict, metrics_dict: dict | None = None) -> dict[str, Tensor]:
         """All losses whose weight is not 0 at this step."""
@@ -312,6 +316,10 @@ class NeusModel(SurfaceModel):
             "texture": list(self.field.radiance.parameters()),
             "variance": list(surface.deviation.parameters()),
         }
+
+    def behind(self, background: Tensor, clear: Tensor) -> Tensor:
+        """sRGB colours are blended as they are."""
+        return linear_to_srgb(background) * clear
 
     def render(self, rays_o: Tensor, rays_d: Tensor, background: Tensor, **training: Any) -> Rendering:
         """Rays (N, 3) before a linear background (3,); colours of this field are sRGB."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.radiance.networks import MLP
@@ -14,7 +15,10 @@ from projects.rise_sdf.surface import Surface
 
 
 class NeuS(nn.Module):
-    """A surface with a radiance network; colours are sRGB throughout.
+    """A surface with a radiance network; colours are sRGB throughout, and the normals of ``maps`` have length 1.
+
+    Unlike :class:`~projects.rise_sdf.core.RiseSDF` it also looks at samples that no light reaches, whose gradients the
+    eikonal loss counts.
 
     Args:
         geometry: sizes.
@@ -38,9 +42,8 @@ class NeuS(nn.Module):
         tangents: torch.Generator | None = None,
     ) -> Rendering:
         """Render rays; see :meth:`~projects.rise_sdf.core.RiseSDF.forward`. The background is sRGB."""
-        return self.render(
-            rays_o, rays_d, self.surface.march(rays_o, rays_d, jitter=jitter), background=background, tangents=tangents
-        )
+        sections = self.surface.march(rays_o, rays_d, jitter=jitter, hidden=True)
+        return self.render(rays_o, rays_d, sections, background=background, tangents=tangents)
 
     def render(
         self,
@@ -61,5 +64,5 @@ class NeuS(nn.Module):
         bg = rgb.new_ones(3) if background is None else background
         colours = {"rgb": (rgb + bg * (1 - opacity)).clamp(0, 1)}
         curvature = self.surface.curvature(found, tangents)
-        maps = {"normal": normal, "depth": depth, "opacity": opacity}
+        maps = {"normal": F.normalize(normal, dim=-1), "depth": depth, "opacity": opacity}
         return Rendering(found, maps, colours, torch.ones_like(opacity), curvature)

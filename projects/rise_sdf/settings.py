@@ -26,6 +26,8 @@ class GridSettings:
     """Step after which further levels join."""
     update_steps: int = 500
     """Steps from one level to the next."""
+    keep_levels: bool = False
+    """Levels that once took part stay when an earlier step is set, as in the released code."""
 
 
 @dataclass

@@ -58,6 +58,7 @@ class Surface(nn.Module):
             g.start_level,
             g.start_step,
             g.update_steps,
+            g.keep_levels,
         )
         self.sdf = HashSDF(
             encoding,
@@ -103,11 +104,13 @@ class Surface(nn.Module):
         near: float = 0.0,
         far: float = 1e9,
         step: float | None = None,
+        hidden: bool = False,
     ) -> RaySections:
-        """Sections of rays (N, 3) that light reaches; ``step`` is their length, by default :attr:`step_length`."""
+        """Sections of rays (N, 3) that light reaches, or with ``hidden`` all in occupied cells; ``step`` is their
+        length, by default :attr:`step_length`."""
         step = step or self.step_length
         sections = self.occupancy.sections(rays_o, rays_d, step, near=near, far=far, jitter=jitter)
-        return visible(sections, self.alphas(rays_o, rays_d, sections))
+        return sections if hidden else visible(sections, self.alphas(rays_o, rays_d, sections))
 
     @torch.no_grad()
     def alphas(self, rays_o: Tensor, rays_d: Tensor, sections: RaySections) -> Tensor:

@@ -98,6 +98,26 @@ def test_gradients_of_look_ups():
     assert torch.autograd.gradcheck(look, (*levels, directions, level), eps=1e-6, atol=1e-5)
 
 
+def test_levels_have_no_slope_beyond_their_ends():
+    levels = [torch.full((6, size, size, 1), float(value)) for value, size in enumerate((8, 4, 2))]
+    level = torch.tensor([-1.0, 0.0, 0.5, 1.0, 1.9, 2.0, 3.0], requires_grad=True)
+    read = sample_mips(levels, unit(7), level)[:, 0]
+    read.sum().backward()
+    torch.testing.assert_close(read.detach(), level.detach().clamp(0, 2))
+    assert level.grad.round(decimals=4).tolist() == [0, 0, 1, 1, 1, 0, 0]
+
+
+def test_light_in_double_precision():
+    texels, single = random(6, 64, 64, 3), light_of(random(6, 64, 64, 3)).build()
+    light = light_of(texels).double()
+    maps = light.build()
+    (maps.specular[0].sum() + maps.diffuse.sum()).backward()
+    assert light.base.grad.dtype == torch.float64
+    for found, wanted in zip([*maps.specular, maps.diffuse], [*single.specular, single.diffuse]):
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found.float(), wanted)
+
+
 @pytest.mark.parametrize(("size", "roughness"), [(64, 0.08), (32, 0.5), (16, 1.0)])
 def test_backward_is_the_adjoint(size, roughness):
     filtered = CubeFilter(size, *specular_kernel(roughness), area="released", normalise=True)
@@ -126,6 +146,10 @@ def test_latlong_and_back():
     assert float(psnr(again, image)) > 45
     assert float(psnr(again.flip(1), image)) < 20  # the other way around
     assert float(psnr(cube_to_latlong(latlong_to_cube(image, 64, up="y"), 64, 128, up="y"), image)) > 45
+    mirrored = cube_to_latlong(latlong_to_cube(image, 64, mirrored=True), 64, 128, mirrored=True)
+    assert float(psnr(mirrored, image)) > 45
+    swapped = torch.cat([directions[:, :64].flip(1), directions[:, 64:].flip(1)], 1)  # each half the other way around
+    torch.testing.assert_close(latlong_directions(64, 128, mirrored=True), swapped, rtol=0, atol=1e-6)
 
 
 # Where the lower left of each face lies, by OpenGL's table of s and t; there, an L has its corner.

@@ -48,6 +48,19 @@ def test_grid_of_ones_gives_ones_at_the_levels_that_take_part():
         torch.testing.assert_close(found[:, :3], 2 * points - 1)
 
 
+@pytest.mark.parametrize(("keep", "read"), [(True, [2, 4, 4]), (False, [2, 4, 3])])
+def test_levels_at_an_earlier_step(keep, read):
+    grid = small_grid(start_level=2, start_step=10, update_steps=5, keep_levels=keep)
+    torch.nn.init.ones_(grid.params)
+    cells, counts = [], []
+    for step in (0, 100, 15):
+        grid.update_step(step)
+        cells.append(grid.cell)
+        counts.append(int((grid(torch.rand(1, 3))[0, 3:] > 0.5).sum()) // 2)
+    assert counts == read
+    assert cells[1] < cells[2] < cells[0]  # the reach of differences always follows the step
+
+
 def test_sphere_initialisation():
     torch.manual_seed(1)
     field = HashSDF(small_grid(), width=128, out_features=4)

@@ -162,12 +162,14 @@ def test_rays_that_meet_nothing():
 def test_losses_by_hand():
     field = small_field()
     o, d = rays(12)
+    d[0] = -d[0]  # this one misses
     shown = field(o, d, light=field.light.build(), tangents=torch.Generator().manual_seed(0))
     found, target = shown.samples, torch.full((12, 3), 0.25)
     mask = (torch.arange(12) % 2).float()
     terms = loss_terms(found, shown.colours, target, mask, curvature=shown.curvature)
     opacity = shown.maps["opacity"][:, 0]
     valid = opacity > 0
+    assert valid.tolist() == [False] + [True] * 11
     gradient = found.gradient
     close = torch.testing.assert_close
     close(terms["rgb_mse"], ((shown.colours["rgb"] - target)[valid] ** 2).mean())
@@ -181,7 +183,7 @@ def test_losses_by_hand():
     close(terms["normal_orientation"], facing.sum() / 12)
     close(terms["curvature"], shown.curvature.mean())
     apart = shown.colours["specular_rgb"] - shown.colours["specular_rgb_phys"]
-    close(terms["emitter_distillation"], (apart**2).mean())
+    close(terms["emitter_distillation"], (apart[valid] ** 2).mean())
 
 
 def test_weights_that_rise():
@@ -197,6 +199,11 @@ def test_neus_renders():
     o, d = rays(10)
     shown = field(o, d)
     assert bool((shown.maps["opacity"] > 0.5).any())
+    met = shown.maps["opacity"][:, 0] > 0.5
+    torch.testing.assert_close(shown.maps["normal"][met].norm(dim=1), torch.ones(int(met.sum())))
+    lit = field.surface.march(o, d)
+    assert len(lit.ray_id) < len(shown.samples.sdf)  # it also looks where no light comes
+    torch.testing.assert_close(field.render(o, d, lit).colours["rgb"], shown.colours["rgb"], rtol=0, atol=2e-4)
     torch.nn.functional.mse_loss(shown.colours["rgb"], torch.zeros(10, 3)).backward()
     assert float(field.surface.sdf.network.layers[0].bias.grad.abs().sum()) > 0
 

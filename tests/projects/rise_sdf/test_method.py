@@ -16,6 +16,7 @@ from perception.datasets.hdr_images import read_latlong, write_hdr
 from perception.datasets.synthetic import glossy, radiance
 from perception.engine.errors import UserError
 from perception.radiance.cubemap import cube_to_latlong
+from perception.radiance.split_sum import linear_to_srgb
 from perception.studio.errors import SceneError
 from projects.rise_sdf import cli
 from projects.rise_sdf.config import neus_blender, rise_sdf
@@ -117,6 +118,12 @@ def test_neus_trains_on_blender_scenes(tmp_path):
     model = trainer.pipeline.eval().model
     outputs = model.get_outputs_for_camera(trainer.pipeline.datamanager.eval_dataset.cameras[0:1])
     assert outputs["rgb"].shape == (20, 20, 3)
+    # Colours of the field and of the images are blended as they are, so that a share of the background is just that.
+    behind = torch.tensor([0.1, 0.5, 0.9])
+    batch = {"image": torch.full((1, 3), 0.25), "alpha": torch.tensor([0.75])}
+    target = model.composite({"background": behind}, batch)
+    wanted = model.target(batch) - 0.25 * model.background + 0.25 * linear_to_srgb(behind)
+    torch.testing.assert_close(target, wanted)
 
 
 def test_wrong_settings_are_said_before_training(scene, tmp_path):
