@@ -25,6 +25,7 @@ from perception.ops.min_area_polygons import min_area_polygons
 
 LENGTH_BINS = ((0.0, 50.0), (50.0, 200.0), (200.0, 800.0), (800.0, 20000.0))
 """Of GLH-Bridge: from, and up to but without, in pixels of the long side."""
+_ROUNDING = 1e-9
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 
 
@@ -72,10 +73,9 @@ def evaluate_by_length(
         ValueError: the numbers of images differ.
     """
     truths = [replace(truth, corners=smallest_rectangles(truth.corners)) for truth in truths]
-    if inclusive:
-        thresholds_by_name = {threshold: np.nextafter(threshold, -1) for threshold in thresholds}
-    else:
-        thresholds_by_name = {threshold: threshold for threshold in thresholds}
+    # Of turned boxes, an overlap of a half is one of 0.4999999999999 in floating point.
+    below = _ROUNDING if inclusive else 0
+    thresholds_by_name = {threshold: threshold - below for threshold in thresholds}
     everything = pooled(found, truths)
     lengths = np.concatenate([np.zeros(0), *(one.boxes[:, 2:4].max(axis=1, initial=0) for one in found)])
     truth_lengths = np.concatenate([np.zeros(0), *(long_sides(truth.corners) for truth in truths)])

@@ -39,14 +39,23 @@ def to_native(detections: Tensor, origin: Sequence[float], factor: float | Seque
     return torch.cat([boxes, detections[:, 5:]], 1)
 
 
-def merge_windows(detections: Sequence[Tensor], iou_threshold: float = WITHIN_LEVEL) -> Tensor:
-    """Detections of a level (N, 6), by falling score, from those of its windows, all in pixels of one image."""
-    return suppressed(_joined([suppressed(one, iou_threshold) for one in detections]), iou_threshold)
+def merge_windows(detections: Sequence[Tensor], iou_threshold: float = WITHIN_LEVEL, inclusive: bool = False) -> Tensor:
+    """Detections of a level (N, 6), by falling score, from those of its windows, all in pixels of one image.
+
+    Args:
+        inclusive: an overlap of exactly the threshold is enough, as in the released merging, which runs on the CPU.
+    """
+    each = [suppressed(one, iou_threshold, inclusive) for one in detections]
+    return suppressed(_joined(each), iou_threshold, inclusive)
 
 
-def merge_levels(levels: Sequence[Tensor], iou_threshold: float = ACROSS_LEVELS) -> Tensor:
-    """Detections of the image (N, 6), by falling score, from those of its levels, all in its pixels."""
-    return suppressed(_joined(levels), iou_threshold)
+def merge_levels(levels: Sequence[Tensor], iou_threshold: float = ACROSS_LEVELS, inclusive: bool = False) -> Tensor:
+    """Detections of the image (N, 6), by falling score, from those of its levels, all in its pixels.
+
+    Args:
+        inclusive: as in :func:`merge_windows`.
+    """
+    return suppressed(_joined(levels), iou_threshold, inclusive)
 
 
 def without_parts(detections: Tensor, cut: Tensor, least: float = 0.5) -> Tensor:
@@ -74,8 +83,8 @@ def without_parts(detections: Tensor, cut: Tensor, least: float = 0.5) -> Tensor
     return stay.to(detections.device)
 
 
-def suppressed(detections: Tensor, iou_threshold: float) -> Tensor:
-    """Detections (N, 6) that no better one overlaps by more than a threshold, by falling score.
+def suppressed(detections: Tensor, iou_threshold: float, inclusive: bool = False) -> Tensor:
+    """Detections (N, 6) that no better one overlaps by more than a threshold (`inclusive`: by that), by falling score.
 
     Of equally good ones that overlap, numbers decide and not their order, so that the result depends on neither the
     order of the windows nor that of the levels.
@@ -84,7 +93,7 @@ def suppressed(detections: Tensor, iou_threshold: float) -> Tensor:
     order = torch.from_numpy(np.lexsort((*keys[:, :5].T, -keys[:, 5]))).to(detections.device)
     ranked = detections[order]
     labels = torch.zeros(len(ranked), dtype=torch.long)
-    return ranked[suppress_rotated(ranked[:, :5], ranked[:, 5], labels, iou_threshold)]
+    return ranked[suppress_rotated(ranked[:, :5], ranked[:, 5], labels, iou_threshold, inclusive)]
 
 
 def _joined(detections: Sequence[Tensor]) -> Tensor:

@@ -65,7 +65,9 @@ def suppress(bounds: np.ndarray, order: np.ndarray, labels: np.ndarray, conflict
     return order[_settle(len(order), np.concatenate(better), np.concatenate(worse))]
 
 
-def suppress_rotated(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+def suppress_rotated(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, inclusive: bool = False
+) -> Tensor:
     """What :func:`perception.ops.nms_rotated.nms_rotated` computes, at a cost that is linear for scattered boxes.
 
     Args:
@@ -73,13 +75,16 @@ def suppress_rotated(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshol
         scores: (N,).
         labels: (N,) integers.
         iou_threshold: a box is removed when its overlap with a better one of its label exceeds it.
+        inclusive: an overlap of exactly the threshold, in float32, is enough: the rule of mmcv's kernel for CPUs, where
+            that for GPUs has the other.
 
     Returns:
         Indices (K,) of the boxes that stay, best first.
     """
 
     def conflict(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
-        return (box_iou_rotated(boxes[better], boxes[worse], aligned=True) > iou_threshold).numpy()
+        overlap = box_iou_rotated(boxes[better], boxes[worse], aligned=True)
+        return (overlap.float() >= iou_threshold if inclusive else overlap > iou_threshold).numpy()
 
     boxes = boxes.detach().cpu()
     order = torch.argsort(scores.detach().cpu(), descending=True, stable=True)

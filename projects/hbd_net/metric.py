@@ -33,7 +33,8 @@ class PyramidLengthMetric(DOTATask1Metric):
         label_folder: labels of the whole images (``labelTxt``).
         bins: lengths (from, up to but without) in pixels of the long side.
         within_level, across_levels: overlaps above which the better of two detections stays.
-        diff_thr: objects of a higher difficulty are ignored; the released data set ignores those above 100.
+        inclusive: detections that overlap by exactly that give way, too, as in the released merging.
+        diff_thr: objects of a higher difficulty are left out, as in the released data set: what finds them is wrong.
         min_side: objects with a shorter side are left out, as in the data set.
         format_only, outfile_prefix, eval_mode, collect_device, prefix: as in :class:`DOTATask1Metric`.
 
@@ -47,6 +48,7 @@ class PyramidLengthMetric(DOTATask1Metric):
         bins: Sequence[tuple[float, float]] = LENGTH_BINS,
         within_level: float = WITHIN_LEVEL,
         across_levels: float = ACROSS_LEVELS,
+        inclusive: bool = False,
         diff_thr: int = 100,
         min_side: float = 2,
         format_only: bool = False,
@@ -66,7 +68,7 @@ class PyramidLengthMetric(DOTATask1Metric):
             prefix=prefix,
         )
         self.bins = [tuple(one) for one in bins]
-        self.within_level, self.across_levels = within_level, across_levels
+        self.within_level, self.across_levels, self.inclusive = within_level, across_levels, inclusive
         self.diff_thr, self.min_side = diff_thr, min_side
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -93,7 +95,7 @@ class PyramidLengthMetric(DOTATask1Metric):
         if not results:
             raise UserError("the evaluator got no results: its data set has no images")
         classes = self.dataset_meta["classes"]
-        merged = merge_pyramids(results, len(classes), self.within_level, self.across_levels)
+        merged = merge_pyramids(results, len(classes), self.within_level, self.across_levels, self.inclusive)
         if self.outfile_prefix is not None:
             path = write_task1(self.outfile_prefix, merged, classes)
             MMLogger.get_current_instance().info(f"wrote {path}")
@@ -123,9 +125,9 @@ class PyramidLengthMetric(DOTATask1Metric):
             numbers = class_numbers(labels, self.dataset_meta["classes"], path)
         except ValueError as error:
             raise UserError(str(error)) from error
-        kept = sides(labels.corners)[:, 1] >= self.min_side
-        difficult = np.array(labels.difficulty, np.int64).reshape(-1) > self.diff_thr
-        return Truth(labels.corners[kept], numbers[kept], difficult[kept])
+        easy = np.array(labels.difficulty, np.int64).reshape(-1) <= self.diff_thr
+        kept = easy & (sides(labels.corners)[:, 1] >= self.min_side)
+        return Truth(labels.corners[kept], numbers[kept], np.zeros(kept.sum(), bool))
 
 
 def merge_pyramids(
@@ -133,12 +135,14 @@ def merge_pyramids(
     num_classes: int,
     within_level: float = WITHIN_LEVEL,
     across_levels: float = ACROSS_LEVELS,
+    inclusive: bool = False,
 ) -> dict[str, Found]:
     """Detections of whole images, by their names, from those of patches.
 
     Args:
         patches: the name of each, its detections in pixels of the patch, and the factor of its level.
-        within_level, across_levels: overlaps above which the better of two detections of a class stays.
+        within_level, across_levels: overlaps above which the better of two detections of a class stays alone.
+        inclusive: an overlap of exactly that is enough.
     """
     levels: dict[str, dict[int, list[tuple[Patch, Found]]]] = defaultdict(lambda: defaultdict(list))
     for name, found, factor in patches:
@@ -149,10 +153,10 @@ def merge_pyramids(
         parts = []
         for label in range(num_classes):
             merged_levels = [
-                merge_windows([_native(patch, found, label, factor) for patch, found in some], within_level)
+                merge_windows([_native(patch, found, label, factor) for patch, found in some], within_level, inclusive)
                 for factor, some in by_factor.items()
             ]
-            boxes = merge_levels(merged_levels, across_levels).numpy()
+            boxes = merge_levels(merged_levels, across_levels, inclusive).numpy()
             parts.append(Found(boxes[:, :5], boxes[:, 5], np.full(len(boxes), label)))
         merged[image] = Found(
             *(np.concatenate([getattr(part, key) for part in parts]) for key in ("boxes", "scores", "labels"))

@@ -58,6 +58,16 @@ def test_an_overlap_of_exactly_a_threshold_is_enough():
     assert whole.average_precision[0.5] == 0
 
 
+def test_turned_boxes_overlap_by_exactly_a_threshold_too():
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.uniform(0, 16000, (50, 2)), rng.integers(10, 200, (50, 2)), rng.uniform(-1.5, 1.5, 50)])
+    halves = rows * (1, 1, 0.5, 1, 1)
+    images = [found([half], [1.0]) for half in halves], [truth(row) for row in rows]
+    (whole,) = evaluate_by_length(*images, 1, bins=[(0, 400)])
+    assert whole.average_precision[0.5] == pytest.approx(1)
+    assert whole.average_precision[0.55] == 0
+
+
 def test_objects_are_the_rectangles_around_their_corners():
     slanted = Truth(np.array([[[0.0, 0], [100, 0], [100, 10], [20, 10]]]), np.zeros(1, int), np.zeros(1, bool))
     (whole,) = evaluate_by_length([found([(50, 5, 100, 10, 0)], [1.0])], [slanted], 1, bins=[(100, 200)])

@@ -282,6 +282,20 @@ def test_one_bridge_of_many_windows_and_levels():
         assert_close(merge_levels([level, half]), native[3])
 
 
+@pytest.mark.parametrize("angle", [0, 0.3, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_overlap_of_exactly_the_threshold(angle, dtype):
+    """Both stay, as on GPUs; the released merging, on the CPU, keeps the better one."""
+    for width, threshold in ((40, 0.4), (50, 0.5)):
+        pair = torch.tensor([[70.0, 90, 100, 20, angle, 0.9], [70, 90, width, 20, angle, 0.8]], dtype=dtype)
+        assert_close(merge_windows([pair], threshold, inclusive=True), pair[:1])
+        assert_close(merge_levels([pair[1:], pair[:1]], threshold, inclusive=True), pair[:1])
+        less = pair - torch.tensor([[0, 0, 0, 0, 0, 0], [0, 0, 0.01, 0, 0, 0]], dtype=dtype)
+        assert_close(merge_windows([less], threshold, inclusive=True), less)
+    if angle == 0:
+        assert_close(merge_windows([pair], 0.5), pair)
+
+
 def test_equal_scores_do_not_depend_on_the_order_of_windows():
     generator = torch.Generator().manual_seed(0)
     boxes = torch.rand(60, 5, generator=generator) * torch.tensor([90, 90, 30, 10, 3.0]) + 5

@@ -231,6 +231,9 @@ def test_recipe_for_published_weights():
         assert type(head.bbox_roi_extractor) is OpenCVFrameRoIExtractor
         assert type(head.bbox_head.bbox_coder) is OpenCVFrameBoxCoder
     assert net.global_roi_head.bbox_head.ratio == "h_over_w"
+    assert net.roi_head.bbox_roi_extractor.finest_scale == 16
+    assert net.global_roi_head.bbox_roi_extractor.finest_scale == 56
+    assert model("hbd_net/merged").global_roi_head.bbox_roi_extractor.finest_scale == 16
     assert type(model("hbd_net/merged").roi_head.bbox_roi_extractor) is not OpenCVFrameRoIExtractor
 
 

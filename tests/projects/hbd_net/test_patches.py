@@ -447,6 +447,29 @@ def test_metric_measures_whole_images_by_length(tmp_path):
     assert (tmp_path / "task1" / "task1.zip").is_file()
 
 
+def test_difficult_objects_are_none_and_equal_overlaps_as_wished(tmp_path):
+    """What finds an object that is left out is wrong, as released; two boxes overlap by exactly a half."""
+    easy, hard = [200.0, 150, 100, 20, 0.0], [600.0, 150, 100, 20, 0.0]
+    labels = Labels(corners_of(easy, hard), ("bridge",) * 2, (0, 101))
+    (tmp_path / "scene.txt").write_text(format_labels(labels))
+    boxes = np.array([hard, easy, [200.0, 150, 50, 20, 0]])
+    sample = as_sample("scene__1024__0___0", Found(boxes, np.array([0.9, 0.8, 0.85]), np.zeros(3, int)), 1)
+    scores = {}
+    for name, settings in (
+        ("plain", {}),
+        ("all", {"diff_thr": 101}),
+        ("both stay", {"within_level": 0.5}),
+        ("released", {"within_level": 0.5, "inclusive": True}),
+    ):
+        evaluator = metric(tmp_path, **settings)
+        evaluator.process({}, [sample])
+        scores[name] = evaluator.compute_metrics(evaluator.results)
+    assert scores["plain"]["AP50"] == pytest.approx(1 / 2)
+    assert scores["all"]["AP50"] == 1
+    assert scores["both stay"]["AP75"] == pytest.approx(1 / 3)
+    assert scores["released"]["AP75"] == 0
+
+
 def test_metric_says_what_is_missing(tmp_path):
     with pytest.raises(UserError, match="label_folder"):
         metric(tmp_path / "nowhere")
