@@ -107,10 +107,12 @@ def _empty(weights: Mapping[str, Tensor], coarse_samples: int, fine_samples: int
     widths = [len(require_weight(weights, f"feature_net.{stage}.0.conv1.weight", "IBRNet")) for stage in stages]
     blocks = [count_numbers(weights, rf"feature_net\.{stage}\.(\d+)\..*") for stage in stages]
     channels = len(require_weight(weights, "net_coarse.ray_dir_fc.2.weight", "IBRNet")) - 3
-    has_fine = any(key.startswith("net_fine.") for key in weights)
+    fine_channels = weights.get("net_fine.ray_dir_fc.2.weight")
     out = len(require_weight(weights, "feature_net.out_conv.weight", "IBRNet"))
     pooling = "net_coarse.s" in weights
-    fine = IBRNet(channels, coarse_samples + fine_samples, pooling) if has_fine else None
+    fine = None
+    if fine_channels is not None:
+        fine = IBRNet(len(fine_channels) - 3, coarse_samples + fine_samples, pooling)
     return Renderer(ResUNet(channels, out - channels, widths, blocks), IBRNet(channels, coarse_samples, pooling), fine)
 
 

@@ -205,7 +205,14 @@ class DN2NModel(RadianceModel):
         sources = self.prepared(view.scene)
         poses = sources.cameras[:, 18:34].unflatten(-1, (4, 4))
         pose = view.camera[18:34].view(4, 4).to(poses)
-        chosen = evaluation_sources(pose, poses, self.config.sources.count, exclude_target=self.config.exclude_target)
+        wanted = self.config.sources
+        chosen = evaluation_sources(
+            pose,
+            poses,
+            wanted.count,
+            exclude_target=self.config.exclude_target,
+            released_count=wanted.released_count,
+        )
         if len(chosen) < 2:
             raise SceneError(
                 f"a view of {self.bank.scenes[view.scene].name} has {len(chosen)} source views; it takes at least 2"

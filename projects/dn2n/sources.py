@@ -30,6 +30,8 @@ class SourceSettings:
     """Views of a pool at most."""
     insert_target: float = 0.005
     """In training, how often the target itself is among its sources."""
+    released_count: bool = False
+    """In evaluation, leave out the farthest view where there are no more than `count`, as IBRNet's loader does."""
     split: Literal["same", "disjoint"] = "same"
     """Whether the two source sets hold the same views, perturbed differently, or have none in common."""
     neighbours: int = 4
@@ -48,7 +50,9 @@ def is_same_camera(pose: Tensor, poses: Tensor) -> Tensor:
     return (difference[:, :3, 3].amax(1) < SAME_PLACE * extent) & (difference[:, :3, :3].flatten(1).amax(1) < 1e-5)
 
 
-def evaluation_sources(pose: Tensor, poses: Tensor, count: int, *, exclude_target: bool = True) -> Tensor:
+def evaluation_sources(
+    pose: Tensor, poses: Tensor, count: int, *, exclude_target: bool = True, released_count: bool = False
+) -> Tensor:
     """Numbers (K,) of the K = min(count, N) nearest source views, nearest first.
 
     Args:
@@ -56,11 +60,12 @@ def evaluation_sources(pose: Tensor, poses: Tensor, count: int, *, exclude_targe
         poses: (N, 4, 4) of the source views.
         count: how many.
         exclude_target: leave out views that are the target's own camera.
+        released_count: see :class:`SourceSettings`; K = min(count, N - 1).
     """
     order = nearest(pose[:3, 3], poses[:, :3, 3])
     if exclude_target:
         order = order[~is_same_camera(pose, poses)[order]]
-    return order[:count]
+    return order[: min(count, len(poses) - 1) if released_count else count]
 
 
 def training_sources(target: int, centres: Tensor, settings: SourceSettings, *, seed: int) -> tuple[Tensor, Tensor]:

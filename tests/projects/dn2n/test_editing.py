@@ -260,6 +260,8 @@ def test_sources_of_a_target():
     beside = poses[2].clone()
     beside[0, 3] += 0.01
     assert evaluation_sources(beside, poses, 99).tolist() == [2, 3, 1, 4, 0, 5]
+    assert evaluation_sources(beside, poses, 99, released_count=True).tolist() == [2, 3, 1, 4, 0]
+    assert evaluation_sources(beside, poses, 2, released_count=True).tolist() == [2, 3]
 
 
 def test_training_draws_sources_by_seed():

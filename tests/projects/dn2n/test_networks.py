@@ -253,6 +253,17 @@ def test_published_files_there_and_back():
     )
 
 
+def test_coarse_and_fine_features_may_differ_in_number():
+    feature_net = ResUNet(4, 6, (8, 8, 8), (1, 1, 1))
+    renderer = Renderer(feature_net, IBRNet(4, 12), IBRNet(6, 20))
+    published = {name: dict(getattr(renderer, name).state_dict()) for name in ("net_coarse", "net_fine", "feature_net")}
+    loaded = renderer_of(network_weights(to_perception(published).checkpoint), coarse_samples=12, fine_samples=8)
+    assert (loaded.net_coarse.in_feat_ch, loaded.net_fine.in_feat_ch) == (4, 6)
+    rays, images, cameras = two_views()
+    found, expected = (net(rays, net.sources(images, cameras)).fine.rgb for net in (loaded, renderer))
+    assert torch.equal(found, expected)
+
+
 def test_other_files_are_refused():
     published = authors_file()
     del published["net_fine"]["rgb_fc.4.bias"]
