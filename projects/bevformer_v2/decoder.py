@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from perception.layers.blocks import FeedForward
 from perception.layers.deformable_attention import MultiScaleDeformableAttention
 from perception.layers.inverse_sigmoid import inverse_sigmoid
+from perception.layers.precision import at_least_float32
 
 from .attention import GroupSelfAttention
 
@@ -85,6 +86,6 @@ class BEVDecoder(nn.Module):
             content = layer(content, query_pos, reference[..., :2], bev, shape, num_groups)
             hidden.append(content)
             references.append(reference)
-            delta = branch(content)[..., [0, 1, 4]].float()
+            delta = at_least_float32(branch(content)[..., [0, 1, 4]])
             reference = (delta + inverse_sigmoid(reference, REFERENCE_EPS)).sigmoid().detach()
         return torch.stack(hidden), torch.stack(references)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from perception.geometry.bev import BevGrid
 from perception.layers.inverse_sigmoid import inverse_sigmoid
+from perception.layers.precision import at_least_float32
 
 from .coder import Detections, best_boxes
 from .decoder import REFERENCE_EPS
@@ -72,6 +73,9 @@ class BEVFormerHead(nn.Module):
             the published, one-stage model.
         transformer: further settings of :class:`BEVTransformer`.
         num_branch_layers: hidden layers of the branches that say class and box.
+
+    Raises:
+        ValueError: another number of code weights than of numbers in a code.
     """
 
     code_weights: Tensor
@@ -90,6 +94,8 @@ class BEVFormerHead(nn.Module):
         num_branch_layers: int = 2,
     ) -> None:
         super().__init__()
+        if len(code_weights) != CODE_SIZE:
+            raise ValueError(f"code_weights needs a number for each of a code's {CODE_SIZE}, got {len(code_weights)}")
         rows, columns = bev_size
         grid = BevGrid(tuple(pc_range[:2]), tuple(pc_range[3:5]), rows, columns)
         self.num_classes, self.num_queries, self.num_groups = num_classes, num_queries, num_groups
@@ -152,7 +158,7 @@ class BEVFormerHead(nn.Module):
         hidden, references = self.transformer.decode(view, content, query_pos, reference, self.reg_branches, groups)
         logits = torch.stack([branch(x) for branch, x in zip(self.cls_branches, hidden)])
         codes = torch.stack([branch(x) for branch, x in zip(self.reg_branches, hidden)])
-        return HeadOutput(logits, self._in_metres(codes.float(), references), groups, bev)
+        return HeadOutput(logits, self._in_metres(at_least_float32(codes), references), groups, bev)
 
     def detect(
         self,
@@ -169,7 +175,7 @@ class BEVFormerHead(nn.Module):
     def _object_queries(self, batch: int, groups: int, proposals: Proposals | None) -> tuple[Tensor, Tensor, Tensor]:
         """Content, position and reference (B, groups * Q, ...) of the decoder's queries."""
         position, content = self.query_embedding.weight[: groups * self.num_queries].chunk(2, -1)
-        reference = self.transformer.reference_points(position).float().sigmoid()
+        reference = at_least_float32(self.transformer.reference_points(position)).sigmoid()
         queries = tuple(part.expand(batch, -1, -1) for part in (content, position, reference))
         if self.proposal_queries is None or proposals is None:
             return queries

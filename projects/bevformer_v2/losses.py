@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
 
 from perception.layers.distributed import mean_over_ranks
-from perception.ops.focal_loss import sigmoid_focal_loss
+from perception.layers.precision import at_least_float32
 
 from .coder import encode
 from .head import HeadOutput
@@ -77,9 +79,15 @@ class BEVCriterion(nn.Module):
         Returns:
             ``loss_cls`` and ``loss_bbox`` of the last layer, with ``d0.`` and so on in front for the others; means over
             groups.
+
+        Raises:
+            ValueError: another number of targets than of samples.
+            FloatingPointError: see :meth:`match`.
         """
-        logits, codes = output.logits.float(), output.codes.float()
-        wanted = [encode(target.boxes.float()) for target in targets]
+        if len(targets) != output.logits.shape[1]:
+            raise ValueError(f"predictions for {output.logits.shape[1]} samples, but targets of {len(targets)}")
+        logits, codes = at_least_float32(output.logits), at_least_float32(output.codes)
+        wanted = [encode(target.boxes.to(codes.dtype)) for target in targets]
         matches = self.match(logits, codes, output.num_groups, targets)
         num_classes = logits.shape[-1]
         label = torch.full(logits.shape[:-1], num_classes, device=logits.device)
@@ -96,8 +104,9 @@ class BEVCriterion(nn.Module):
         losses: dict[str, Tensor] = {}
         for layer in range(len(logits)):
             prefix = "" if layer == len(logits) - 1 else f"d{layer}."
-            focal = sigmoid_focal_loss(logits[layer].flatten(0, 1), label[layer].flatten(), self.gamma, self.alpha)
-            losses[f"{prefix}loss_cls"] = self.cls_weight * focal.sum() / normaliser
+            hits = F.one_hot(label[layer], num_classes + 1)[..., :-1].to(logits)
+            focal = sigmoid_focal_loss(logits[layer], hits, self.alpha, self.gamma, reduction="sum")
+            losses[f"{prefix}loss_cls"] = self.cls_weight * focal / normaliser
             # Rows without an object, and objects without a size, have no finite code.
             learns = code[layer].isfinite().all(-1)
             error = _smooth_l1(codes[layer][learns] - code[layer][learns]) * code_weights
@@ -123,7 +132,7 @@ class BEVCriterion(nn.Module):
         ]  # L, G Q, n
         finite = logits.isfinite().all() & codes.isfinite().all()
         # One transfer for all: each would otherwise wait for the device.
-        flat = torch.cat([finite[None].float(), *(cost.flatten() for cost in costs)]).cpu()
+        flat = torch.cat([finite[None].to(codes.dtype), *(cost.flatten() for cost in costs)]).cpu()
         if not flat[0]:
             raise FloatingPointError(
                 "predictions hold NaN or infinite values: training has diverged; lower the learning rate or check the "
@@ -146,7 +155,7 @@ class BEVCriterion(nn.Module):
         prob = logits.sigmoid()[:, target.labels]
         positive = -self.alpha * (1 - prob) ** self.gamma * (prob + 1e-12).log()
         negative = -(1 - self.alpha) * prob**self.gamma * (1 - prob + 1e-12).log()
-        wanted = encode(target.boxes.float())
+        wanted = encode(target.boxes.to(codes.dtype))
         error = _smooth_l1(codes[:, None, :_MATCHED_DIMS] - wanted[:, :_MATCHED_DIMS]).sum(-1)
         cost = self.cls_weight * (positive - negative) + self.bbox_weight * error
         # An object without a size has an infinite code; it is matched to some query and no box is learned from it.

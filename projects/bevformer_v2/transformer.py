@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from perception.geometry import bev
 from perception.layers.deformable_attention import DeformableSampling
+from perception.layers.precision import at_least_float32
 
 from .attention import SpatialCrossAttention
 from .decoder import BEVDecoder
@@ -39,6 +40,9 @@ class BEVTransformer(nn.Module):
         num_fusion_blocks: residual blocks of the fusion.
         dropout: of all layers.
         checkpointing: recompute the encoder's layers in the backward pass instead of keeping activations.
+
+    Raises:
+        ValueError: a range that has not six numbers, or frames that do not ascend or lack 0.
     """
 
     def __init__(
@@ -63,6 +67,10 @@ class BEVTransformer(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        if len(pc_range) != 6:
+            raise ValueError(f"pc_range needs the lowest and highest x, y, z, six numbers, got {tuple(pc_range)}")
+        if 0 not in frames or list(frames) != sorted(set(frames)):
+            raise ValueError(f"frames must be different offsets in ascending order, 0 among them, got {tuple(frames)}")
         self.grid, self.pc_range, self.frames = grid, tuple(pc_range), tuple(frames)
         self.bev_size = (grid.rows, grid.columns)
         self.num_pillar_points = num_pillar_points
@@ -112,8 +120,17 @@ class BEVTransformer(nn.Module):
 
         Returns:
             (B, cells, C), row by row.
+
+        Raises:
+            ValueError: maps of another number of levels or cameras than the model's, or of other samples and cameras
+                than the rig's.
         """
         tokens, shapes = self._tokens(feats)
+        if rig.lidar2img.shape != (*tokens.shape[:2], 4, 4):
+            raise ValueError(
+                f"maps of {tokens.shape[0]} samples and {tokens.shape[1]} cameras need as many matrices, lidar2img "
+                f"({tokens.shape[0]}, {tokens.shape[1]}, 4, 4), got {tuple(rig.lidar2img.shape)}"
+            )
         device = tokens.device
         pillars = pillar_points(self.grid, self.num_pillar_points, self.pc_range[5] - self.pc_range[2], device)
         visible = visible_queries(*project_pillars(pillars, self.pc_range, rig))
@@ -131,7 +148,7 @@ class BEVTransformer(nn.Module):
         if bev_warp is None:
             return view
         with torch.autocast(device.type, enabled=False):
-            maps = view.float().mT.unflatten(-1, self.bev_size)
+            maps = at_least_float32(view).mT.unflatten(-1, self.bev_size)
             return bev.warp(maps, bev_warp.to(maps), self.grid).flatten(2).mT.to(view.dtype)
 
     def fuse(self, current: Tensor, history: Sequence[Tensor | None] = (), present: Tensor | None = None) -> Tensor:
@@ -167,6 +184,8 @@ class BEVTransformer(nn.Module):
 
     def _tokens(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps as tokens (B, N, S, C) that know their camera and level, and the sizes of the levels (V, 2)."""
+        if len(feats) != len(self.level_embeds):
+            raise ValueError(f"the model takes maps of {len(self.level_embeds)} levels, got {len(feats)}")
         if feats[0].shape[1] != len(self.cams_embeds):
             raise ValueError(f"the model knows {len(self.cams_embeds)} cameras, but there are {feats[0].shape[1]}")
         tokens = [

@@ -19,11 +19,16 @@ class SecondOrderAttention(nn.Module):
     Args:
         channels: of the map.
         reduction: channels of the keys are ``channels // reduction``.
+
+    Raises:
+        ValueError: no channels would be left.
     """
 
     def __init__(self, channels: int, reduction: int = 2):
         super().__init__()
         inner = channels // reduction
+        if inner < 1:
+            raise ValueError(f"a reduction of {reduction} leaves no channels of {channels}")
         self.f, self.g = (
             nn.Sequential(nn.Conv2d(channels, inner, 1), LayerNorm2d(inner, eps=EPS), nn.ReLU()) for _ in range(2)
         )

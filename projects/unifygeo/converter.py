@@ -81,6 +81,9 @@ DECODER_RULES = _decoder_rules()
 def _network_rules() -> list[Rename]:
     rules = []
     for theirs, ours in (("grd", "ground"), ("sat", "satellite")):
+        # Norms of the outputs are not timm's, and so are not part of its model. The published weights have none.
+        norms = f"{PREFIX}{ours}.encoder.norms.{{i}}.{{rest}}"
+        rules.append(Rename(f"{theirs}_encoder.norm{{i}}.{{rest}}", norms))
         rules += encoder_rules(f"{theirs}_encoder.model", f"{PREFIX}{ours}.encoder")
         for task in ("global", "local"):
             rules += head_rules(f"{theirs}_{task}_feats_decoder", f"{PREFIX}{ours}.{task}_head")
@@ -149,26 +152,29 @@ def _expected(state: State) -> dict[str, tuple[int, ...]]:
         raise UserError(f"this file does not hold a {MODEL} model: it has no weight {error.args[0]}") from None
     soa = f"{view}aggregator.attention.v.weight"
     blocks = [sum(f"{view}encoder.stages.{i}.{j}.layer_scale" in state for j in range(99)) for i in range(3)]
-    with torch.device("meta"):
-        network = UnifyGeoNet(
-            view=dict(
-                encoder_channels=channels,
-                encoder_depths=blocks,
-                channels=width,
-                aggregator="soa_gem" if soa in state else "gem" if f"{view}aggregator.pool.p" in state else "avg",
-                reduction=width // state[soa].shape[1] if soa in state else 1,
-                descriptor_norm=f"{view}aggregator.norm.weight" in state,
-                output_norm=f"{view}encoder.norms.0.weight" in state,
-            ),
-            decoder=dict(
-                channels=depths,
-                ground_channels=kept,
-                ground_size=(rows, depths[0] // kept[0]),
-                ground_in_channels=width,
-                head_channels=head,
-                last_channels=last,
-            ),
-        )
+    try:
+        with torch.device("meta"):
+            network = UnifyGeoNet(
+                view=dict(
+                    encoder_channels=channels,
+                    encoder_depths=blocks,
+                    channels=width,
+                    aggregator="soa_gem" if soa in state else "gem" if f"{view}aggregator.pool.p" in state else "avg",
+                    reduction=width // state[soa].shape[1] if soa in state else 1,
+                    descriptor_norm=f"{view}aggregator.norm.weight" in state,
+                    output_norm=f"{view}encoder.norms.0.weight" in state,
+                ),
+                decoder=dict(
+                    channels=depths,
+                    ground_channels=kept,
+                    ground_size=(rows, depths[0] // kept[0]),
+                    ground_in_channels=width,
+                    head_channels=head,
+                    last_channels=last,
+                ),
+            )
+    except ValueError as error:
+        raise UserError(f"this file does not hold a {MODEL} model: {error}") from None
     return {PREFIX + key: tuple(value.shape) for key, value in network.state_dict().items()}
 
 

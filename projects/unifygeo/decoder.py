@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 
+from perception.layers.precision import at_least_float32
+
 from .encoder import EPS
 
 
@@ -27,8 +29,8 @@ class Location:
     scores: list[Tensor]
 
     def heatmap(self, size: tuple[int, int]) -> Tensor:
-        """Probabilities (B, 1, *size) that sum to 1, in float32: half types would underflow."""
-        return self.logits.float().softmax(-1).view(-1, 1, *size)
+        """Probabilities (B, 1, *size) that sum to 1, at least in float32: half types would underflow."""
+        return at_least_float32(self.logits).softmax(-1).view(-1, 1, *size)
 
 
 class GroundDescriptor(nn.Module):
@@ -63,7 +65,7 @@ class PyramidDecoder(nn.Module):
         last_channels: before the heat map.
 
     Raises:
-        ValueError: descriptors would not be as long as the maps are deep.
+        ValueError: descriptors would not be as long as the maps are deep, or settings do not fit together.
     """
 
     def __init__(
@@ -77,10 +79,14 @@ class PyramidDecoder(nn.Module):
     ):
         super().__init__()
         rows, columns = ground_size
+        if len(ground_channels) != len(channels):
+            raise ValueError(f"{len(channels)} levels need as many ground_channels, got {len(ground_channels)}")
+        if len(head_channels) != 2:
+            raise ValueError(f"head_channels needs two numbers, got {len(head_channels)}")
         for depth, kept in zip(channels, ground_channels):
             if kept * columns != depth:
                 raise ValueError(f"{columns} columns of {kept} channels do not match maps of {depth} channels")
-        self.ground_size = (rows, columns)
+        self.channels, self.ground_size = tuple(channels), (rows, columns)
         volume = ground_in_channels or channels[0]
         self.descriptors = nn.ModuleList(GroundDescriptor(volume, kept, rows) for kept in ground_channels)
         self.descriptor_norms = nn.ModuleList(nn.LayerNorm(depth, eps=EPS) for depth in channels)
@@ -106,9 +112,18 @@ class PyramidDecoder(nn.Module):
             pyramid: maps (B, C_l, H_l, W_l) of the tiles, each twice as large as the one before.
 
         Raises:
-            ValueError: the volume has another size than the weights.
+            ValueError: the volume has another size than the weights, or there is another number of maps, or
+                their sides do not double.
         """
         self._require_size(ground_volume)
+        if len(pyramid) != len(self.descriptors):
+            raise ValueError(f"the decoder takes maps of {len(self.descriptors)} levels, got {len(pyramid)}")
+        sides = [tuple(features.shape[-2:]) for features in pyramid]
+        if any((2 * coarse[0], 2 * coarse[1]) != fine for coarse, fine in pairwise(sides)):
+            raise ValueError(
+                f"the sides of the tile's maps must double from level to level, got {sides}; tiles have sides that are "
+                "multiples of 32"
+            )
         scores = []
         features = pyramid[0]
         for level in range(len(self.descriptors)):

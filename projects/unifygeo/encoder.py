@@ -29,6 +29,9 @@ class ConvNeXtEncoder(nn.Module):
         channels: of the stages.
         depths: blocks of the stages.
         output_norm: a channel norm on each output (the published weights have none).
+
+    Raises:
+        ValueError: another number of depths than of stages.
     """
 
     def __init__(
@@ -38,6 +41,8 @@ class ConvNeXtEncoder(nn.Module):
         output_norm: bool = False,
     ):
         super().__init__()
+        if len(depths) != len(channels):
+            raise ValueError(f"{len(channels)} stages need as many depths, got {len(depths)}")
         self.stem = nn.Sequential(nn.Conv2d(3, channels[0], 4, 4), LayerNorm2d(channels[0], eps=EPS))
         self.downsamples = nn.ModuleList(downsample(*pair) for pair in pairwise(channels))
         self.stages = nn.ModuleList(

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perception.layers.precision import at_least_float32
+
 from .reranking import similarity
 
 
@@ -34,7 +36,7 @@ def retrieval_loss(
         label_smoothing: see :func:`symmetric_info_nce`.
         excluded: bool (B, B), pairs that count neither as right nor as wrong (semi-positive tiles).
     """
-    similarities = F.normalize(ground.float(), dim=1) @ F.normalize(satellite.float(), dim=1).T
+    similarities = F.normalize(at_least_float32(ground), dim=1) @ F.normalize(at_least_float32(satellite), dim=1).T
     return symmetric_info_nce(_without(similarities, excluded), scale, label_smoothing)
 
 
@@ -48,7 +50,7 @@ def rerank_loss(
         maps: (B, C, H, W) of tiles.
         scale, label_smoothing, excluded: see :func:`retrieval_loss`.
     """
-    similarities = similarity(descriptors.float(), maps.float())
+    similarities = similarity(at_least_float32(descriptors), at_least_float32(maps))
     return symmetric_info_nce(_without(similarities, excluded), scale, label_smoothing)
 
 
@@ -62,10 +64,12 @@ def matching_loss(scores: Tensor, targets: Tensor, temperature: float = 0.1, thr
         threshold: cells with a larger label are positives.
 
     Raises:
-        ValueError: no cell of the batch is positive.
+        ValueError: no cell of the batch is positive, or S is no multiple of H.
     """
+    if targets.shape[-1] % scores.shape[-1]:
+        raise ValueError(f"targets of {targets.shape[-1]} pixels do not divide into {scores.shape[-1]} cells")
     labels = F.max_pool2d(targets, targets.shape[-1] // scores.shape[-1]).flatten(1)
-    log_probabilities = (scores.float().flatten(1) / temperature).log_softmax(-1)
+    log_probabilities = (at_least_float32(scores).flatten(1) / temperature).log_softmax(-1)
     positive = labels > threshold
     weights = torch.where(positive, labels, torch.zeros_like(labels))
     if not positive.any():
@@ -82,7 +86,7 @@ def map_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     labels = targets.flatten(1)
     labels = labels / labels.sum(1, keepdim=True)
-    return -(labels * logits.float().log_softmax(-1)).sum() / len(logits)
+    return -(labels * at_least_float32(logits).log_softmax(-1)).sum() / len(logits)
 
 
 def matching_losses(

@@ -64,6 +64,9 @@ class UnifyGeo(BaseModel):
         mask_semi_positive: leave semi-positive tiles out of the negatives.
         rerank_topk: tiles of each query that an evaluation orders anew.
         data_preprocessor, init_cfg: as in MMEngine.
+
+    Raises:
+        ValueError: a level that the decoder does not have.
     """
 
     def __init__(
@@ -84,6 +87,9 @@ class UnifyGeo(BaseModel):
     ):
         super().__init__(data_preprocessor or dict(type=ViewPreprocessor), init_cfg)
         self.network = UnifyGeoNet(**(network or {}))
+        levels = len(self.network.decoder.channels)
+        if not match_levels or not set(match_levels) <= set(range(levels)):
+            raise ValueError(f"match_levels must be of 0 to {levels - 1}, got {tuple(match_levels)}")
         self.label_sigma, self.match_levels = label_sigma, tuple(match_levels)
         self.match_temperature, self.match_threshold = match_temperature, match_threshold
         self.label_smoothing, self.mask_semi_positive = label_smoothing, mask_semi_positive

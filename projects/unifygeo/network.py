@@ -63,6 +63,7 @@ class View(nn.Module):
         if sharing not in SHARING:
             raise ValueError(f"sharing must be one of {', '.join(SHARING)}, got {sharing!r}")
         self.sharing = sharing
+        self.depths = (channels, *reversed(encoder_channels))  # of the maps that `locate` gives
         self.encoder = ConvNeXtEncoder(encoder_channels, encoder_depths, output_norm)
         self.local_encoder = (
             ConvNeXtEncoder(encoder_channels, encoder_depths, output_norm) if sharing == "none" else None
@@ -98,6 +99,9 @@ class UnifyGeoNet(nn.Module):
     Args:
         view: settings of both :class:`View` modules, which share no weights.
         decoder: settings of :class:`PyramidDecoder`.
+
+    Raises:
+        ValueError: the decoder is for maps of other depths than the views give.
     """
 
     def __init__(self, view: dict | None = None, decoder: dict | None = None):
@@ -105,6 +109,11 @@ class UnifyGeoNet(nn.Module):
         self.ground = View(**(view or {}))
         self.satellite = View(**(view or {}))
         self.decoder = PyramidDecoder(**(decoder or {}))
+        given = self.satellite.depths
+        if given != self.decoder.channels:
+            raise ValueError(
+                f"the views give maps of {given} channels, but the decoder's channels are {self.decoder.channels}"
+            )
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.rerank_logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.layers.precision import at_least_float32
+
 MEAN_DEPTHS = (44.921, 20.252, 11.712, 7.166, 8.548)
 STD_DEPTHS = (24.331, 9.833, 6.223, 4.611, 8.275)
 """Of objects that nuScenes' levels are responsible for, metres at the reference focal length."""
@@ -20,7 +22,7 @@ DEPTH_SCALE = 0.3
 
 @dataclass
 class PerspectiveOutput:
-    """Predictions for every place of every level; maps (M, channels, H_v, W_v), float32.
+    """Predictions for every place of every level; maps (M, channels, H_v, W_v), at least float32.
 
     Attributes:
         logits: K.
@@ -174,9 +176,11 @@ class NuscenesDD3D(nn.Module):
         self.speed = _predictor(in_channels, 1)
 
     def forward(self, feats: Sequence[Tensor]) -> PerspectiveOutput:
-        """V maps (M, C, H_v, W_v); computed in float32, whatever the precision around."""
+        """V maps (M, C, H_v, W_v); computed in float32 where the precision around is less."""
+        if len(feats) != len(self.strides):
+            raise ValueError(f"strides are given for {len(self.strides)} levels, but there are maps of {len(feats)}")
         with torch.autocast(feats[0].device.type, enabled=False):
-            levels = [self._predict(feat.float(), level) for level, feat in enumerate(feats)]
+            levels = [self._predict(at_least_float32(feat), level) for level, feat in enumerate(feats)]
         return PerspectiveOutput(*(list(maps) for maps in zip(*levels)))
 
     def _predict(self, feat: Tensor, level: int) -> tuple[Tensor, ...]:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
 
 from perception.layers.distributed import mean_over_ranks
-from perception.ops.focal_loss import sigmoid_focal_loss
 
 from .boxes import COMPONENTS, BoxDecoding, CameraBoxes
 from .head import PerspectiveOutput, flatten, locations
@@ -75,7 +75,16 @@ class PerspectiveCriterion(nn.Module):
         self.corner_loss = released_smooth_l1 if beta_bug else smooth_l1
 
     def forward(self, output: PerspectiveOutput, targets: Sequence[CameraTargets]) -> dict[str, Tensor]:
-        """Weighted losses of a batch of M images; computed in float32."""
+        """Weighted losses of a batch of M images; computed at least in float32.
+
+        Raises:
+            ValueError: another number of targets than of images, or of levels than of strides.
+        """
+        images, levels = len(output.logits[0]), len(output.logits)
+        if len(targets) != images:
+            raise ValueError(f"predictions for {images} images, but targets of {len(targets)}")
+        if levels != len(self.strides):
+            raise ValueError(f"strides are given for {len(self.strides)} levels, but predictions for {levels}")
         with torch.autocast(output.logits[0].device.type, enabled=False):
             return self._losses(output, targets)
 
@@ -93,11 +102,14 @@ class PerspectiveCriterion(nn.Module):
         count, total = count.clamp(min=1), total.clamp(min=1e-6)
 
         logits = flatten(output.logits)
-        losses = dict(loss_cls=sigmoid_focal_loss(logits, assignment.labels, self.gamma, self.alpha).sum() / count)
+        hits = F.one_hot(assignment.labels, logits.shape[1] + 1)[:, :-1].to(logits)
+        losses = dict(loss_cls=sigmoid_focal_loss(logits, hits, self.alpha, self.gamma, reduction="sum") / count)
         rows = assignment.positive
         box2d, central = flatten(output.box2d)[rows], flatten(output.centerness)[rows, 0]
         losses["loss_box2d_reg"] = (giou_loss(box2d, assignment.box2d) * weights).sum() / total
-        losses["loss_centerness"] = F.binary_cross_entropy_with_logits(central, weights, reduction="sum") / count
+        losses["loss_centerness"] = (
+            F.binary_cross_entropy_with_logits(central, weights.to(central), reduction="sum") / count
+        )
 
         labels = assignment.labels[rows]
         wanted = assigned_boxes(assignment, targets)

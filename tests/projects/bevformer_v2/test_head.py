@@ -251,6 +251,23 @@ def test_losses_by_plain_loops():
     assert set(found) == {"loss_cls", "loss_bbox", "d0.loss_cls", "d0.loss_bbox"}
 
 
+def test_sure_classes_count_in_full():
+    """A probability that rounds to 1 still has its loss, which grows as the logit does."""
+    output = predictions(1, 1, 1)
+    output.logits[:] = -30.0
+    output.logits[0, 0, 0, 0] = 40.0
+    losses = BEVCriterion()(output, [objects(0)], torch.ones(10))
+    assert float(losses["loss_cls"]) == pytest.approx(2 * 0.75 * 40)
+
+
+def test_double_precision_is_kept():
+    module = shaken(head()).double().eval()
+    output = module([feat.double() for feat in feature_maps()], rig())
+    assert output.codes.dtype == torch.float64
+    losses = BEVCriterion()(output, [objects(3)], module.code_weights)
+    assert all(loss.dtype == torch.float64 for loss in losses.values())
+
+
 def test_losses_of_scenes_without_objects():
     output = predictions()
     output.codes.requires_grad_()
@@ -360,10 +377,23 @@ def test_half_precision_around_changes_little():
     assert float(error.mean()) < 1.0  # metres, of 100
 
 
-def test_maps_of_other_levels_or_cameras_are_refused():
+def test_what_does_not_fit_is_refused():
     module = head()
     assert isinstance(module.transformer, BEVTransformer)
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="takes maps of 2 levels, got 1"):
         module(feature_maps()[:1], rig())
     with pytest.raises(ValueError, match="knows 6 cameras, but there are 5"):
         module([feat[:, :5] for feat in feature_maps()], rig())
+    with pytest.raises(ValueError, match=r"1 samples and 6 cameras need .* got \(1, 5, 4, 4\)"):
+        module(feature_maps(), Rig(rig().lidar2img[:, :5], rig().image_size))
+    with pytest.raises(ValueError, match=r"1 samples and 6 cameras need .* got \(2, 6, 4, 4\)"):
+        module(feature_maps(), rig(0.0, 0.3))
+    for frames in ((-2, -1), (0, -1), (-1, -1, 0)):
+        with pytest.raises(ValueError, match="frames must be different offsets in ascending order"):
+            head(transformer=dict(frames=frames))
+    with pytest.raises(ValueError, match="six numbers, got"):
+        BEVTransformer(module.transformer.grid, RANGE[:4])
+    with pytest.raises(ValueError, match="each of a code's 10, got 3"):
+        head(code_weights=(1.0, 1.0, 0.2))
+    with pytest.raises(ValueError, match="predictions for 3 samples, but targets of 2"):
+        BEVCriterion()(predictions(), [objects(1)] * 2, torch.ones(10))

@@ -87,6 +87,16 @@ def test_sizes():
         NuscenesDD3D(10, 16, num_convs=(4, 4))
 
 
+def test_what_does_not_fit_is_refused():
+    head = NuscenesDD3D(10, 16, num_convs=1)
+    with pytest.raises(ValueError, match="5 levels, but there are maps of 4"):
+        head([torch.zeros(1, 16, 2, 2)] * 4)
+    with pytest.raises(ValueError, match="predictions for 2 images, but targets of 1"):
+        PerspectiveCriterion()(recorded_output(), targets()[:1])
+    with pytest.raises(ValueError, match="3 levels, but predictions for 5"):
+        PerspectiveCriterion(strides=(8, 16, 32))(recorded_output(), targets())
+
+
 def test_towers_of_different_depths():
     head = NuscenesDD3D(10, 16, num_convs=(1, 2, 3))
     depths = [
@@ -248,6 +258,13 @@ def test_depth_grows_with_the_focal_length():
         assert_close(boxes.size, torch.tensor(CANONICAL_SIZES)[3:4])
     assert depths[1] == pytest.approx(2 * depths[0])
     assert depths[0] == pytest.approx(20 * 200 / math.sqrt(2) / 500)
+
+
+def test_double_precision_is_kept():
+    head = NuscenesDD3D(10, 16, num_convs=1).double().eval()
+    output = head([torch.randn(2, 16, *shape, dtype=torch.float64) for shape in RECORDED["shapes"]])
+    losses = PerspectiveCriterion()(output, targets())
+    assert all(loss.dtype == torch.float64 for loss in losses.values())
 
 
 def test_images_without_objects():

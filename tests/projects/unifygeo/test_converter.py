@@ -52,6 +52,18 @@ def test_there_and_back():
         assert_close(back.checkpoint["state_dict"][key], value, rtol=0, atol=0)
 
 
+def test_norms_of_the_outputs():
+    """Beside timm's model or within it: only the published weights, which have none, are known."""
+    ours = state(view={**SMALL["view"], "output_norm": True}, decoder=SMALL["decoder"])
+    theirs = to_authors(ours).checkpoint
+    assert {"grd_encoder.norm0.weight", "sat_encoder.norm2.bias"} < theirs.keys()
+    inside = {key.replace("_encoder.norm", "_encoder.model.norm"): value for key, value in theirs.items()}
+    for layout in (theirs, inside):
+        back = to_perception(layout)
+        assert not back.unmatched
+        assert back.checkpoint["state_dict"].keys() == ours.keys()
+
+
 def test_published_keys():
     with torch.device("meta"):
         ours = {f"network.{key}": value for key, value in UnifyGeoNet().state_dict().items()}
@@ -65,6 +77,10 @@ def test_refusals():
     theirs.pop("pyramid_decoder.conv3.0.weight")
     with pytest.raises(UserError, match=r"1 weights are missing, such as network\.decoder\.fusions\.1\.0\.weight"):
         to_perception(theirs)
+    mixed = to_authors({"state_dict": state()}).checkpoint
+    mixed["sat_global_feats_decoder.model.downsample.1.weight"] = torch.zeros(48, 32, 2, 2)
+    with pytest.raises(UserError, match="does not hold a UnifyGeo model: the views give maps of"):
+        to_perception(mixed)
     with pytest.raises(UserError, match="holds neither a UnifyGeo model"):
         to_perception({"nonsense.weight": torch.zeros(1)})
     with pytest.raises(UserError, match="does not hold a UnifyGeo model"):

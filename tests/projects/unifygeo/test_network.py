@@ -9,6 +9,8 @@ from perception.engine.convert import rename
 from projects.unifygeo.aggregator import Aggregator, SecondOrderAttention
 from projects.unifygeo.converter import encoder_rules
 from projects.unifygeo.encoder import ConvNeXtEncoder
+from projects.unifygeo.losses import map_cross_entropy, matching_loss, rerank_loss, retrieval_loss
+from projects.unifygeo.model import UnifyGeo
 from projects.unifygeo.network import UnifyGeoNet, View
 
 SMALL = dict(
@@ -86,6 +88,20 @@ def test_sharing(sharing):
         assert_close(found, expected)
 
 
+def test_losses_keep_double_precision():
+    torch.manual_seed(0)
+    ground, satellite = (torch.randn(3, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    maps = torch.randn(3, 8, 2, 3, dtype=torch.float64, requires_grad=True)
+    scores = torch.randn(3, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(3, 64, dtype=torch.float64, requires_grad=True)
+    target = torch.rand(3, 1, 8, 8, dtype=torch.float64)
+    scale = torch.tensor(5.0, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda g, s: retrieval_loss(g, s, scale), (ground, satellite))
+    assert torch.autograd.gradcheck(lambda g, m: rerank_loss(g, m, scale), (ground, maps))
+    assert torch.autograd.gradcheck(lambda s: matching_loss(s, target), scores)
+    assert torch.autograd.gradcheck(lambda x: map_cross_entropy(x, target), logits)
+
+
 @pytest.mark.parametrize("kind", ["gem", "avg"])
 def test_simpler_aggregators(kind):
     x = torch.rand(2, 8, 3, 3) + 0.1
@@ -105,3 +121,21 @@ def test_wrong_sizes():
         View(**SMALL["view"], sharing="all")
     with pytest.raises(ValueError, match="aggregator must be one of"):
         Aggregator(8, "netvlad")
+    with pytest.raises(ValueError, match="a reduction of 16 leaves no channels of 8"):
+        SecondOrderAttention(8, 16)
+    with pytest.raises(ValueError, match="3 stages need as many depths, got 2"):
+        ConvNeXtEncoder((8, 16, 32), (1, 1))
+    with pytest.raises(ValueError, match="4 levels need as many ground_channels, got 3"):
+        UnifyGeoNet(SMALL["view"], {**SMALL["decoder"], "ground_channels": (16, 8, 4)})
+    with pytest.raises(ValueError, match="head_channels needs two numbers, got 3"):
+        UnifyGeoNet(SMALL["view"], {**SMALL["decoder"], "head_channels": (8, 4, 2)})
+    with pytest.raises(ValueError, match=r"maps of \(64, 32, 24, 8\) channels, but the decoder's channels are "):
+        UnifyGeoNet({**SMALL["view"], "encoder_channels": (8, 24, 32)}, SMALL["decoder"])
+    with pytest.raises(ValueError, match=r"sides of the tile's maps must double .* multiples of 32"):
+        UnifyGeoNet(**SMALL)(torch.zeros(1, 3, 64, 128), torch.zeros(1, 3, 100, 100))
+    with pytest.raises(ValueError, match="takes maps of 4 levels, got 2"):
+        UnifyGeoNet(**SMALL).decoder(torch.zeros(1, 64, 2, 4), [torch.zeros(1, 64, 2, 2)] * 2)
+    with pytest.raises(ValueError, match=r"match_levels must be of 0 to 3, got \(1, 4\)"):
+        UnifyGeo(SMALL, match_levels=(1, 4))
+    with pytest.raises(ValueError, match="targets of 100 pixels do not divide into 12 cells"):
+        matching_loss(torch.zeros(1, 1, 12, 12), torch.ones(1, 1, 100, 100))
