@@ -61,7 +61,7 @@ class DirectVoxGO(VoxelField):
         num_voxels: about how many voxels each grid has, see :func:`~perception.radiance.grids.grid_resolution`.
         num_voxels_base: resolution to which ``alpha_init`` refers.
         alpha_init: opacity of a voxel whose density is 0, at the base resolution.
-        fast_color_thres: samples whose opacity, or weight, is not above this are left out.
+        fast_color_thres: samples whose opacity, or weight, is not above this are left out; none where it is 0.
         rgbnet_dim: channels of ``k0``; 0 makes ``k0`` the logit of a view-independent colour.
         rgbnet_direct: all of ``k0`` goes into the network; otherwise its first three channels are a diffuse logit that
             is added to the network's output, and the others go in.
@@ -160,7 +160,7 @@ class DirectVoxGO(VoxelField):
         samples, corners, density, alpha = self._opaque_samples(rays_o, rays_d, near, stepsize, bounds)
         weights, alphainv_last = alphas_to_weights(alpha, samples.ray_id, num_rays)
         # A test by index keeps the gradient of what is dropped at zero, as a test by multiplication would not.
-        keep = (weights > self.fast_color_thres).nonzero()[:, 0]
+        keep = self._counting(weights)
         weights, ray_id, step_id = weights[keep], samples.ray_id[keep], samples.step_id[keep]
         rgb = self.colours(self.k0.at(corners[keep]), viewdirs, ray_id)
         rgb_marched = segment_sum(weights[:, None] * rgb, ray_id, num_rays) + alphainv_last[:, None] * bg
@@ -216,7 +216,7 @@ class DirectVoxGO(VoxelField):
         corners = self.density.corners(samples.points)
         density = self.density.at(corners)[:, 0]
         alpha = self.activate(density, interval=stepsize * float(self.voxel_size_ratio))
-        keep = (alpha > self.fast_color_thres).nonzero()[:, 0]
+        keep = self._counting(alpha)
         return samples.select(keep), corners[keep], density[keep], alpha[keep]
 
     @torch.no_grad()
@@ -229,7 +229,7 @@ class DirectVoxGO(VoxelField):
         """
         samples, corners, _, alpha = self._opaque_samples(rays_o, rays_d, near, stepsize)
         weights, _ = alphas_to_weights(alpha, samples.ray_id, len(rays_o))
-        keep = (weights > self.fast_color_thres).nonzero()[:, 0]
+        keep = self._counting(weights)
         return corners[keep], weights[keep]
 
     @torch.no_grad()

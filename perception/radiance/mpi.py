@@ -58,13 +58,16 @@ class DirectMPIGO(VoxelField):
         xyz_min, xyz_max: corners of the box in normalised device coordinates.
         num_voxels: about how many voxels each grid has.
         mpi_depth: D, planes; the rest of ``num_voxels`` is shared by x and y in the proportion of the box.
-        fast_color_thres: samples whose opacity, or weight, is not above this are left out.
+        fast_color_thres: samples whose opacity, or weight, is not above this are left out; none where it is 0.
         rgbnet_dim: channels of ``k0``.
         rgbnet_depth, rgbnet_width: layers and hidden width of the colour network.
         viewbase_pe, spatial_pe: frequencies in the encodings of the viewing direction and of the position.
         act_type: activation of the colour network, ``"relu"``, ``"gauss"`` or ``"lkrelu"``.
         align_corners: see :class:`~perception.radiance.grids.DenseGrid`.
         mask: cells that are not known to be free, (x, y, z) bool over the same box; all cells by default.
+        mask_counts_shift: look for free space with the opacities that are rendered. Without it
+            :meth:`update_occupancy_cache` leaves the shifts of the planes out, as the released code does, and hardly
+            finds any.
 
     Raises:
         ValueError: the box has no volume, or an axis would have no voxel.
@@ -86,6 +89,7 @@ class DirectMPIGO(VoxelField):
         act_type: str = "relu",
         align_corners: bool = True,
         mask: Tensor | None = None,
+        mask_counts_shift: bool = True,
     ):
         super().__init__()
         self.mpi_depth = mpi_depth
@@ -93,7 +97,7 @@ class DirectMPIGO(VoxelField):
         self.rgbnet_dim, self.rgbnet_depth, self.rgbnet_width = rgbnet_dim, rgbnet_depth, rgbnet_width
         self.viewbase_pe, self.spatial_pe = viewbase_pe, spatial_pe
         self.act_type = act_type
-        self.align_corners = align_corners
+        self.align_corners, self.mask_counts_shift = align_corners, mask_counts_shift
         # Everything starts on the CPU, wherever the corners were computed.
         self.register_buffer("xyz_min", torch.as_tensor(xyz_min, dtype=torch.float32).cpu().clone())
         self.register_buffer("xyz_max", torch.as_tensor(xyz_max, dtype=torch.float32).cpu().clone())
@@ -112,7 +116,7 @@ class DirectMPIGO(VoxelField):
     def settings(self) -> dict[str, int | float | bool | str]:
         """The arguments, besides the box and the mask, that make a field like this one as it is now."""
         names = ("num_voxels", "mpi_depth", "fast_color_thres", "rgbnet_dim", "rgbnet_depth", "rgbnet_width")
-        names += ("viewbase_pe", "spatial_pe", "act_type", "align_corners")
+        names += ("viewbase_pe", "spatial_pe", "act_type", "align_corners", "mask_counts_shift")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -162,11 +166,11 @@ class DirectMPIGO(VoxelField):
         corners = self.density.corners(points)
         density = self.density.at(corners)[:, 0]
         alpha = self.activate(density + self.act_shift(points), interval=stepsize * self.voxel_size_ratio)
-        keep = (alpha > self.fast_color_thres).nonzero()[:, 0]
+        keep = self._counting(alpha)
         points, ray_id, step_id = points[keep], ray_id[keep], step_id[keep]
         corners, density, alpha = corners[keep], density[keep], alpha[keep]
         weights, alphainv_last = alphas_to_weights(alpha, ray_id, num_rays)
-        keep = (weights > self.fast_color_thres).nonzero()[:, 0]
+        keep = self._counting(weights)
         weights, ray_id, step_id = weights[keep], ray_id[keep], step_id[keep]
         rgb = self.colours(self.k0.at(corners[keep]), points[keep], viewdirs, ray_id)
         rgb_feature = segment_sum(weights[:, None] * rgb, ray_id, num_rays)
@@ -218,8 +222,10 @@ class DirectMPIGO(VoxelField):
     @torch.no_grad()
     def alpha_at(self, points: Tensor) -> Tensor:
         # Plane by plane bounds the memory.
-        shifted = torch.stack([self.density(plane) + self.act_shift(plane) for plane in points])
-        return self.activate(shifted, interval=self.voxel_size_ratio)
+        density = torch.stack([self.density(plane) for plane in points])
+        if self.mask_counts_shift:
+            density += torch.stack([self.act_shift(plane) for plane in points])
+        return self.activate(density, interval=self.voxel_size_ratio)
 
     @torch.no_grad()
     def scale_volume_grid(self, num_voxels: int) -> None:

@@ -16,6 +16,8 @@ from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.mpi import DirectMPIGO
 
 GRIDS = ("density_type", "k0_type")
+OURS = ("align_corners", "mask_counts_shift")
+"""Arguments that the released constructors do not have."""
 
 
 def released_field(
@@ -61,7 +63,7 @@ def voxel_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def released_kwargs(field: DirectVoxGO | DirectMPIGO) -> dict[str, Any]:
     """The ``model_kwargs`` of a field, in plain numbers, lists and strings."""
-    kwargs: dict[str, Any] = {name: value for name, value in field.settings().items() if name != "align_corners"}
+    kwargs: dict[str, Any] = {name: value for name, value in field.settings().items() if name not in OURS}
     kwargs["xyz_min"], kwargs["xyz_max"] = field.xyz_min.tolist(), field.xyz_max.tolist()
     kwargs["voxel_size_ratio"] = float(field.voxel_size_ratio)
     kwargs |= dict.fromkeys(GRIDS, "DenseGrid")
@@ -83,7 +85,14 @@ def _mpi_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return _chosen(
         kwargs,
         {"num_voxels": int, "mpi_depth": int, "fast_color_thres": float, "rgbnet_dim": int},
-        {"rgbnet_depth": 3, "rgbnet_width": 64, "viewbase_pe": 0, "spatial_pe": 0, "act_type": "relu"},
+        {
+            "rgbnet_depth": 3,
+            "rgbnet_width": 64,
+            "viewbase_pe": 0,
+            "spatial_pe": 0,
+            "act_type": "relu",
+            "mask_counts_shift": True,
+        },
     )
 
 

@@ -45,6 +45,12 @@ class VoxelField(nn.Module, ABC):
         alpha = self.alpha_at(self.grid_points(self.mask_cache.mask.shape))
         self.mask_cache.mask &= self._dilated_maximum(alpha) > self.fast_color_thres
 
+    def _counting(self, share: Tensor) -> Tensor:
+        """Numbers (K,) of the samples whose opacity or weight (M,) counts: all where ``fast_color_thres`` is 0."""
+        if self.fast_color_thres <= 0:
+            return torch.arange(len(share), device=share.device)
+        return (share > self.fast_color_thres).nonzero()[:, 0]
+
     @staticmethod
     def _dilated_maximum(alpha: Tensor) -> Tensor:
         return F.max_pool3d(alpha[None, None], 3, stride=1, padding=1)[0, 0]

@@ -231,17 +231,17 @@ def _network(weights: State, read_settings: Callable, make: Callable, name: str)
     return network
 
 
-def _decoder_settings(weights: State) -> dict[str, int]:
+def _decoder_settings(weights: State) -> dict[str, int | bool]:
     first = require_weight(weights, "conv_first.weight", "4K-NeRF decoder")
     growth = require_weight(weights, "body.0.rdb1.conv1.weight", "4K-NeRF decoder")
-    features = weights.get("conv_fea.weight")
     return {
-        "n_in_colors": 3 if features is None else features.shape[1],
+        "n_in_colors": first.shape[1],
         "scale": 4 if "conv_up2.weight" in weights else 2 if "conv_up1.weight" in weights else 1,
         "num_feat": first.shape[0],
         "num_block": count_numbers(weights, r"body\.(\d+)\..+"),
         "num_grow_ch": growth.shape[0],
         "num_cond": weights["CondNet.0.weight"].shape[1],
+        "dswise": first.shape[-1] == 1,
     }
 
 

@@ -18,13 +18,14 @@ class SFTNet(nn.Module):
     """Colours and depth of a small rendering to the colours of a large one.
 
     Args:
-        n_in_colors: channels of the optional further feature map, which has convolutions of its own where there are
-            more than 3.
+        n_in_colors: channels of the input. With more than 3 of them there are two further convolutions: ``conv_prefea``
+            for a feature map beside the input, and ``conv_fea``, which published files hold and nothing uses.
         scale: 1, 2 or 4.
         num_feat: channels of the trunk.
         num_block: residual-in-residual blocks.
         num_grow_ch: channels that each convolution of a dense block adds.
         num_cond: channels of the condition, 1 for depth.
+        dswise: the first convolution sees single pixels.
 
     Raises:
         ValueError: ``scale`` is another number.
@@ -38,13 +39,14 @@ class SFTNet(nn.Module):
         num_block: int = 5,
         num_grow_ch: int = 32,
         num_cond: int = 1,
+        dswise: bool = False,
     ):
         super().__init__()
         if scale not in SCALES:
             raise ValueError(f"the decoder enlarges 1, 2 or 4 times, not {scale}")
         self.n_in_colors, self.scale, self.num_feat = n_in_colors, scale, num_feat
-        self.num_block, self.num_grow_ch, self.num_cond = num_block, num_grow_ch, num_cond
-        self.conv_first = _conv3(3, num_feat)
+        self.num_block, self.num_grow_ch, self.num_cond, self.dswise = num_block, num_grow_ch, num_cond, dswise
+        self.conv_first = (_conv1 if dswise else _conv3)(n_in_colors, num_feat)
         if n_in_colors > 3:
             self.conv_fea = _conv3(n_in_colors, num_feat)
             self.conv_prefea = _conv3(2 * num_feat, num_feat)
@@ -62,18 +64,18 @@ class SFTNet(nn.Module):
             _conv1(64, COND_CHANNELS),
         )  # fmt: skip
 
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, int | bool]:
         """The arguments that make a network like this one."""
-        names = ("n_in_colors", "scale", "num_feat", "num_block", "num_grow_ch", "num_cond")
+        names = ("n_in_colors", "scale", "num_feat", "num_block", "num_grow_ch", "num_cond", "dswise")
         return {name: getattr(self, name) for name in names}
 
     def forward(self, x: Tensor, cond: Tensor, fea: Tensor | None = None) -> Tensor:
         """Enlarge a rendering.
 
         Args:
-            x: (N, 3, h, w) colours, not clamped.
+            x: (N, n_in_colors, h, w) colours, not clamped.
             cond: (N, num_cond, h, w) depth in the measure of the encoder.
-            fea: (N, n_in_colors, h, w) further features, for a network that has ``n_in_colors`` > 3.
+            fea: (N, num_feat, h, w) further features, for a network that has ``n_in_colors`` > 3.
 
         Returns:
             (N, 3, scale * h, scale * w), not clamped.
@@ -85,7 +87,7 @@ class SFTNet(nn.Module):
         cond = self.CondNet(cond)
         first = self.conv_first(x)
         if fea is not None:
-            first = self.conv_prefea(torch.cat([first, self.conv_fea(fea)], 1))
+            first = self.conv_prefea(torch.cat([first, fea], 1))
         body = first
         for group in self.body:
             body = group(body, cond)
@@ -101,18 +103,19 @@ class SFTNet(nn.Module):
 
 
 class SFTLayer(nn.Module):
-    """Spatial feature transform: ``x * (1 + scale) + shift``, both from the condition (N, 32, h, w).
+    """Spatial feature transform: ``x * (1 + scale) + shift``, both from the condition (N, cond_channels, h, w).
 
     Args:
         channels: of the features.
+        cond_channels: of the condition.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, cond_channels: int = COND_CHANNELS):
         super().__init__()
-        self.SFT_scale_conv0 = _conv1(COND_CHANNELS, COND_CHANNELS)
-        self.SFT_scale_conv1 = _conv1(COND_CHANNELS, channels)
-        self.SFT_shift_conv0 = _conv1(COND_CHANNELS, COND_CHANNELS)
-        self.SFT_shift_conv1 = _conv1(COND_CHANNELS, channels)
+        self.SFT_scale_conv0 = _conv1(cond_channels, cond_channels)
+        self.SFT_scale_conv1 = _conv1(cond_channels, channels)
+        self.SFT_shift_conv0 = _conv1(cond_channels, cond_channels)
+        self.SFT_shift_conv1 = _conv1(cond_channels, channels)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Features (N, channels, h, w) to the same shape."""

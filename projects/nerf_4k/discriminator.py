@@ -16,11 +16,12 @@ class UNetDiscriminatorSN(nn.Module):
     Args:
         num_in_ch: channels of the picture.
         num_feat: channels at full resolution.
+        skip_connection: add the features on the way down to those on the way up.
     """
 
-    def __init__(self, num_in_ch: int = 3, num_feat: int = 64):
+    def __init__(self, num_in_ch: int = 3, num_feat: int = 64, skip_connection: bool = True):
         super().__init__()
-        self.num_in_ch, self.num_feat = num_in_ch, num_feat
+        self.num_in_ch, self.num_feat, self.skip_connection = num_in_ch, num_feat, skip_connection
         self.conv0 = nn.Conv2d(num_in_ch, num_feat, 3, padding=1)
         self.conv1 = _normalised(num_feat, num_feat * 2, kernel=4, stride=2)
         self.conv2 = _normalised(num_feat * 2, num_feat * 4, kernel=4, stride=2)
@@ -32,20 +33,21 @@ class UNetDiscriminatorSN(nn.Module):
         self.conv8 = _normalised(num_feat, num_feat)
         self.conv9 = nn.Conv2d(num_feat, 1, 3, padding=1)
 
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, int | bool]:
         """The arguments that make a network like this one."""
-        return {"num_in_ch": self.num_in_ch, "num_feat": self.num_feat}
+        return {name: getattr(self, name) for name in ("num_in_ch", "num_feat", "skip_connection")}
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures (N, num_in_ch, H, W) to logits (N, 1, H', W'), the sides rounded down to multiples of 8."""
         x0 = _lrelu(self.conv0(_in_eights(x)))
         x1 = _lrelu(self.conv1(x0))
         x2 = _lrelu(self.conv2(x1))
-        x3 = _lrelu(self.conv3(x2))
-        x4 = _lrelu(self.conv4(_twice(x3))) + x2
-        x5 = _lrelu(self.conv5(_twice(x4))) + x1
-        x6 = _lrelu(self.conv6(_twice(x5))) + x0
-        return self.conv9(_lrelu(self.conv8(_lrelu(self.conv7(x6)))))
+        x = _lrelu(self.conv3(x2))
+        for convolution, skipped in ((self.conv4, x2), (self.conv5, x1), (self.conv6, x0)):
+            x = _lrelu(convolution(_twice(x)))
+            if self.skip_connection:
+                x = x + skipped
+        return self.conv9(_lrelu(self.conv8(_lrelu(self.conv7(x)))))
 
 
 def _normalised(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.Module:

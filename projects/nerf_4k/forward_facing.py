@@ -115,6 +115,7 @@ class MpiModel(RadianceModel):
             act_type=settings.act_type,
             viewbase_pe=settings.viewbase_pe,
             spatial_pe=settings.spatial_pe,
+            mask_counts_shift=settings.mask_counts_shift,
         )
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:

@@ -35,6 +35,8 @@ class EncoderSettings:
     """Frequencies in the encoding of the viewing direction."""
     spatial_pe: int = 0
     """Frequencies in the encoding of the position."""
+    mask_counts_shift: bool = True
+    """Look for free space with the opacities that are rendered; the released code leaves the planes' shifts out."""
     random_background: bool = True
     """Put what a ray leaves through on a colour that is drawn anew for each ray, so that nothing stays transparent."""
     weight_entropy_last: float = 0.001

@@ -142,6 +142,26 @@ def test_growing_keeps_planes_and_free_space():
     assert DirectMPIGO(*BOX, **field.settings()).world_size == field.world_size
 
 
+def test_free_space_of_the_released_code_leaves_the_shifts_out():
+    field = DirectMPIGO(*BOX, num_voxels=16**3, mpi_depth=16, fast_color_thres=0.1, mask_counts_shift=False)
+    field.density.grid.data[..., :8] = -6  # alone, 16 base steps of it are 4 % opaque; with the shifts, 0.02 %
+    field.update_occupancy_cache()
+    assert field.mask_cache.mask.flatten(0, 1).any(0).tolist() == [False] * 7 + [True] * 9
+    assert DirectMPIGO(*BOX, **field.settings()).mask_counts_shift is False
+
+
+def test_without_a_threshold_every_sample_is_there():
+    field = DirectMPIGO(*BOX, num_voxels=16**3, mpi_depth=16)
+    field.density.grid.data[..., 2:4] = 200
+    field.density.grid.data[..., 5] = -200
+    rendered = field(*straight_rays(3))
+    assert rendered.ray_id.bincount().tolist() == [16] * 3
+    assert bool((rendered.weights.view(3, 16)[:, 4:] == 0).all())  # nothing comes through
+    field.fast_color_thres = 1e-6
+    counted = field(*straight_rays(3))
+    assert counted.ray_id.bincount().tolist() == [3] * 3
+
+
 def test_free_space_follows_what_is_rendered():
     """A cell is free where density *and* shift leave it clear: the last planes are nearly opaque without density."""
     field = DirectMPIGO(*BOX, num_voxels=16**3, mpi_depth=16, fast_color_thres=0.1)

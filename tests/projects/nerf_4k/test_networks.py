@@ -127,11 +127,20 @@ def test_start():
 
 def test_further_features():
     decoder = small(2, n_in_colors=6)
-    x, depth, fea = torch.rand(1, 3, 6, 6), torch.rand(1, 1, 6, 6), torch.rand(1, 6, 6, 6)
+    x, depth, fea = torch.rand(1, 6, 6, 6), torch.rand(1, 1, 6, 6), torch.rand(1, 8, 6, 6)
     plain, other = decoder(x, depth), decoder(x, depth, fea)
     assert decoder.conv_prefea.in_channels == 16
-    assert other.shape == plain.shape
+    assert (decoder.conv_fea.in_channels, decoder.conv_fea.out_channels) == (6, 8)
+    assert other.shape == plain.shape == (1, 3, 12, 12)
     assert not torch.allclose(plain, other)
+    with torch.no_grad():  # conv_prefea that lets the input's features through
+        decoder.conv_prefea.weight.zero_()
+        decoder.conv_prefea.weight[range(8), range(8), 1, 1] = 1
+        decoder.conv_prefea.bias.zero_()
+    torch.testing.assert_close(decoder(x, depth, fea), plain, rtol=0, atol=1e-5)
+    pixels = small(1, dswise=True)
+    assert pixels.conv_first.kernel_size == (1, 1)
+    assert SFTNet(**pixels.settings()).state_dict().keys() == pixels.state_dict().keys()
     with pytest.raises(ValueError, match="1, 2 or 4"):
         SFTNet(scale=3)
 
@@ -206,7 +215,7 @@ def test_decoder_overfits_a_patch():
 # Discriminator
 
 
-def judged_by_hand(state: dict, x: torch.Tensor, *, iterate: bool) -> torch.Tensor:
+def judged_by_hand(state: dict, x: torch.Tensor, *, iterate: bool, skips: bool = True) -> torch.Tensor:
     """The specified U-Net; the state's vectors take one power iteration each where asked."""
 
     def lrelu(x):
@@ -235,15 +244,16 @@ def judged_by_hand(state: dict, x: torch.Tensor, *, iterate: bool) -> torch.Tens
     x1 = conv(1, x0, 2)
     x2 = conv(2, x1, 2)
     x3 = conv(3, x2, 2)
-    x4 = conv(4, twice(x3)) + x2
-    x5 = conv(5, twice(x4)) + x1
-    x6 = conv(6, twice(x5)) + x0
+    x4 = conv(4, twice(x3)) + skips * x2
+    x5 = conv(5, twice(x4)) + skips * x1
+    x6 = conv(6, twice(x5)) + skips * x0
     return conv(9, conv(8, conv(7, x6)))
 
 
-@pytest.mark.parametrize("size", [(16, 24), (21, 30)])
-def test_judgements_and_their_power_iterations(size):
-    discriminator = UNetDiscriminatorSN(num_feat=6).double()
+@pytest.mark.parametrize(("size", "skips"), [((16, 24), True), ((21, 30), True), ((16, 24), False)])
+def test_judgements_and_their_power_iterations(size, skips):
+    discriminator = UNetDiscriminatorSN(num_feat=6, skip_connection=skips).double()
+    assert UNetDiscriminatorSN(**discriminator.settings()).skip_connection == skips
     state = {name: value.detach().clone() for name, value in discriminator.state_dict().items()}
     for name in state:
         if name.endswith("weight_orig"):
@@ -251,7 +261,7 @@ def test_judgements_and_their_power_iterations(size):
     x = torch.rand(2, 3, *size).double().requires_grad_()
     for training in (True, True, False):
         discriminator.train(training)
-        ours, theirs = discriminator(x), judged_by_hand(state, x, iterate=training)
+        ours, theirs = discriminator(x), judged_by_hand(state, x, iterate=training, skips=skips)
         assert ours.shape == (2, 1, size[0] // 8 * 8, size[1] // 8 * 8)
         torch.testing.assert_close(ours, theirs)
     grads = torch.autograd.grad(ours.square().mean(), [x, discriminator.conv4.weight_orig])
