@@ -133,7 +133,7 @@ def _head_shapes(state: State) -> Shapes:
             num_queries=shape("query_embedding.weight")[0],
             num_branch_layers=_branch_layers(state),
             transformer=dict(
-                num_heads=1,  # the number of heads does not show in shapes, its product with the points does
+                num_heads=1,  # numbers of heads do not show in shapes, their products with the points do
                 num_cams=shape("transformer.cams_embeds")[0],
                 num_levels=num_levels,
                 num_temporal_points=shape(layers.format("encoder", "self_attn.attention_weights"))[0] // 2,

@@ -19,14 +19,23 @@ REFERENCE_EPS = 1e-5
 
 
 class DecoderLayer(nn.Module):
-    """Post-norm: self-attention, norm, deformable cross-attention, norm, feed-forward, norm."""
+    """Post-norm: self-attention, norm, deformable cross-attention, norm, feed-forward, norm.
+
+    ``num_heads`` is of both attentions, or of each.
+    """
 
     def __init__(
-        self, embed_dims: int, num_heads: int, num_points: int, feedforward_channels: int, dropout: float
+        self,
+        embed_dims: int,
+        num_heads: int | Sequence[int],
+        num_points: int,
+        feedforward_channels: int,
+        dropout: float,
     ) -> None:
         super().__init__()
-        self.self_attn = GroupSelfAttention(embed_dims, num_heads, dropout)
-        self.cross_attn = MultiScaleDeformableAttention(embed_dims, num_heads, 1, num_points, dropout)
+        self_heads, cross_heads = (num_heads, num_heads) if isinstance(num_heads, int) else num_heads
+        self.self_attn = GroupSelfAttention(embed_dims, self_heads, dropout)
+        self.cross_attn = MultiScaleDeformableAttention(embed_dims, cross_heads, 1, num_points, dropout)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -13,12 +15,15 @@ from .points import VisibleQueries
 
 
 class BEVFormerLayer(nn.Module):
-    """Post-norm: temporal self-attention, norm, spatial cross-attention, norm, feed-forward, norm."""
+    """Post-norm: temporal self-attention, norm, spatial cross-attention, norm, feed-forward, norm.
+
+    ``num_heads`` is of both attentions, or of each.
+    """
 
     def __init__(
         self,
         embed_dims: int,
-        num_heads: int,
+        num_heads: int | Sequence[int],
         num_levels: int,
         num_temporal_points: int,
         num_spatial_points: int,
@@ -26,8 +31,9 @@ class BEVFormerLayer(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.self_attn = TemporalSelfAttention(embed_dims, num_heads, num_temporal_points, dropout)
-        self.cross_attn = SpatialCrossAttention(embed_dims, num_heads, num_levels, num_spatial_points, dropout)
+        temporal_heads, spatial_heads = (num_heads, num_heads) if isinstance(num_heads, int) else num_heads
+        self.self_attn = TemporalSelfAttention(embed_dims, temporal_heads, num_temporal_points, dropout)
+        self.cross_attn = SpatialCrossAttention(embed_dims, spatial_heads, num_levels, num_spatial_points, dropout)
         self.ffn = FeedForward(embed_dims, feedforward_channels, dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
 

@@ -28,7 +28,8 @@ class BEVTransformer(nn.Module):
         grid: the cells.
         pc_range: lowest and highest x, y, z of the detection range, metres. Its x and y are those of the grid.
         embed_dims: C.
-        num_heads: of every attention.
+        num_heads: of every attention; or of the four kinds, temporal and spatial of the encoder, self- and
+            cross-attention of the decoder.
         num_cams: N.
         num_levels: V.
         num_pillar_points: heights at which a cell is looked up in the images.
@@ -42,7 +43,8 @@ class BEVTransformer(nn.Module):
         checkpointing: recompute the encoder's layers in the backward pass instead of keeping activations.
 
     Raises:
-        ValueError: a range that has not six numbers, or frames that do not ascend or lack 0.
+        ValueError: a range that has not six numbers, frames that do not ascend or lack 0, or heads for another number
+            of attentions.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class BEVTransformer(nn.Module):
         grid: bev.BevGrid,
         pc_range: Sequence[float],
         embed_dims: int = 256,
-        num_heads: int = 8,
+        num_heads: int | Sequence[int] = 8,
         num_cams: int = 6,
         num_levels: int = 4,
         num_pillar_points: int = 4,
@@ -74,12 +76,16 @@ class BEVTransformer(nn.Module):
         self.grid, self.pc_range, self.frames = grid, tuple(pc_range), tuple(frames)
         self.bev_size = (grid.rows, grid.columns)
         self.num_pillar_points = num_pillar_points
-        shared = dict(embed_dims=embed_dims, num_heads=num_heads, dropout=dropout)
-        shared.update(feedforward_channels=feedforward_channels)
+        heads = (num_heads,) * 4 if isinstance(num_heads, int) else tuple(num_heads)
+        if len(heads) != 4:
+            raise ValueError(f"num_heads must be one number or four, got {heads}")
+        shared = dict(embed_dims=embed_dims, dropout=dropout, feedforward_channels=feedforward_channels)
         looking = dict(num_temporal_points=num_temporal_points, num_spatial_points=num_spatial_points)
-        layer = dict(num_levels=num_levels, **looking, **shared)
+        layer = dict(num_heads=heads[:2], num_levels=num_levels, **looking, **shared)
         self.encoder = BEVFormerEncoder(num_encoder_layers, layer, checkpointing)
-        self.decoder = BEVDecoder(num_decoder_layers, dict(num_points=num_decoder_points, **shared))
+        self.decoder = BEVDecoder(
+            num_decoder_layers, dict(num_heads=heads[2:], num_points=num_decoder_points, **shared)
+        )
         self.fusion = None
         if len(frames) > 1:
             self.fusion = ResNetFusion(len(frames), embed_dims, fusion_channels, num_fusion_blocks)

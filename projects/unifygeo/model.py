@@ -115,7 +115,9 @@ class UnifyGeo(BaseModel):
         output = self.network(inputs["ground"], inputs["satellite"])
         return dict(
             grd_global=output.ground,
+            grd_volume=output.ground_volume,
             sat_global=output.satellite,
+            sat_pyramid=output.satellite_maps,
             scores=output.location.scores,
             logits=output.location.logits,
             rerank_descriptors=output.rerank_descriptors,

@@ -26,6 +26,8 @@ class PairOutput:
         location: the heat map's logits and matching scores.
         rerank_descriptors: (B, C) of the panoramas.
         rerank_maps: (B, C, H, W) of the tiles.
+        ground_volume: (B, C, rows, columns) of the panoramas, to locate with.
+        satellite_maps: of the tiles, see :meth:`View.locate`.
     """
 
     ground: Tensor
@@ -33,6 +35,8 @@ class PairOutput:
     location: Location
     rerank_descriptors: Tensor
     rerank_maps: Tensor
+    ground_volume: Tensor
+    satellite_maps: list[Tensor]
 
 
 class View(nn.Module):
@@ -127,6 +131,8 @@ class UnifyGeoNet(nn.Module):
             self.decoder(ground_maps[0], satellite_maps),
             self.decoder.describe(ground_maps[0]),
             self.decoder.normed_map(satellite_maps[0]),
+            ground_maps[0],
+            satellite_maps,
         )
 
     def describe(self, images: Tensor, view: str | None = None) -> Tensor:

@@ -91,6 +91,21 @@ def test_recomputed_layers_have_the_same_gradients():
         assert_close(recomputed, plain)
 
 
+def test_attentions_of_different_numbers_of_heads():
+    module = shaken(head(transformer=dict(num_heads=(2, 4, 8, 1))))
+    encoder, decoder = module.transformer.encoder.layers[0], module.transformer.decoder.layers[1]
+    attentions = (
+        encoder.self_attn,
+        encoder.cross_attn.deformable_attention,
+        decoder.self_attn.attn,
+        decoder.cross_attn,
+    )
+    assert [attention.num_heads for attention in attentions] == [2, 4, 8, 1]
+    assert module(feature_maps(), rig()).codes.isfinite().all()
+    with pytest.raises(ValueError, match="one number or four, got"):
+        head(transformer=dict(num_heads=(4, 8)))
+
+
 def test_branches_of_other_depth():
     module = shaken(head(num_branch_layers=1))
     assert [len(branch) for branch in (module.cls_branches[0], module.reg_branches[1])] == [4, 3]

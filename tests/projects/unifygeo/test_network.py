@@ -67,6 +67,7 @@ def test_pair_is_the_sum_of_its_parts():
         assert_close(network.rerank_descriptors(ground), output.rerank_descriptors)
         assert_close(network.rerank_maps(satellite), output.rerank_maps)
         assert_close(network.locate(ground, satellite).logits, output.location.logits)
+        assert_close(network.decoder(output.ground_volume, output.satellite_maps).logits, output.location.logits)
     assert output.location.logits.shape == (2, 64 * 64)
     assert [score.shape[-1] for score in output.location.scores] == [2, 4, 8, 16]
     assert all(score.abs().max() <= 1 + 1e-6 for score in output.location.scores)
