@@ -6,6 +6,7 @@ slowly. A fit of spherical harmonics in closed form takes that part away; what i
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -14,7 +15,7 @@ import torch
 from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
-from perception.radiance.sparse_grid import sh_basis
+from perception.radiance.spherical_harmonics import spherical_harmonics
 
 SMALLEST = 1e-12
 """Smallest mean residual: the score of a perfect fit is 120 dB."""
@@ -49,7 +50,7 @@ class Imrc(NamedTuple):
 class VoxelFit(NamedTuple):
     """Closed-form colours of N voxels from Q views."""
 
-    coefficients: Tensor  # (N, 3, 9) of the colour less 0.5
+    coefficients: Tensor  # (N, 3, B) of the colour less 0.5, for B harmonics
     residual: Tensor  # (N,)
     weight: Tensor  # (N,)
 
@@ -60,6 +61,7 @@ def imrc(
     views: Views,
     *,
     step: float = 0.5,
+    sh_degree: int = 2,
     near_clip: float = 0.0,
     sigma_thresh: float = 1e-8,
     stop_thresh: float = 1e-7,
@@ -73,8 +75,9 @@ def imrc(
         box: that they fill.
         views: any number of images.
         step: distance of samples along rays, in voxels.
-        near_clip: world distance from a camera within which nothing hides a voxel.
-        sigma_thresh: density up to which a voxel is empty.
+        sh_degree: of the harmonics, from 0 to 4.
+        near_clip: world distance from a camera within which it sees nothing: no voxel, and none that hides others.
+        sigma_thresh: density up to which a voxel is empty, as if its density were 0.
         stop_thresh: transmittance below which a voxel counts as hidden.
         ndc: ``2 fx / width`` and ``2 fy / height`` where the volume lies in normalised device coordinates (near plane
             at 1, y downwards, z' = 1 - 2 / z); cameras are in the world.
@@ -109,7 +112,7 @@ def imrc(
     alpha = -torch.expm1(-volume[volume > sigma_thresh].double() * step * edge)
     fits = []
     for voxels in occupied.split(max(1, PAIRS_AT_ONCE // len(views.images))):
-        fits.append(fit_voxels(march, voxels, views)[1:])
+        fits.append(fit_voxels(march, voxels, views, sh_degree)[1:])
         progress(len(voxels))
     residual, weight = (alpha * torch.cat(part).double() for part in zip(*fits))
     mean = float(residual.sum() / (weight.sum() + 1e-9))
@@ -119,7 +122,7 @@ def imrc(
     return Imrc(-10 * math.log10(max(mean, SMALLEST)), *volumes)
 
 
-def fit_voxels(march: VoxelMarch, voxels: Tensor, views: Views) -> VoxelFit:
+def fit_voxels(march: VoxelMarch, voxels: Tensor, views: Views, sh_degree: int = 2) -> VoxelFit:
     """Fit harmonics to what views see at the centres of voxels (N, 3), one coefficient after the other.
 
     It is a Monte-Carlo projection on the running residual, not least squares.
@@ -138,8 +141,8 @@ def fit_voxels(march: VoxelMarch, voxels: Tensor, views: Views) -> VoxelFit:
             weight[where] = march.transmittance(origin if origin.dim() == 1 else origin[where], grid[where])
         colours.append(colour)
         weights.append(weight)
-        bases.append(sh_basis(direction))
-    left, weight, basis = torch.stack(colours), torch.stack(weights), torch.stack(bases)  # (Q, N, 3), (Q, N), (Q, N, 9)
+        bases.append(spherical_harmonics(direction, sh_degree + 1))
+    left, weight, basis = torch.stack(colours), torch.stack(weights), torch.stack(bases)  # (Q, N, 3), (Q, N), (Q, N, B)
     total = weight.sum(0)
     coefficients = []
     for function in basis.unbind(-1):
@@ -185,20 +188,23 @@ class VoxelMarch:
         stop_thresh: float = 1e-7,
         ndc: tuple[float, float] | None = None,
     ):
-        self.volume = volume.float().contiguous()
+        self.volume = torch.where(volume > sigma_thresh, volume, 0).float().contiguous()
         self.step, self.near, self.ndc = step, near_clip, ndc
         self.sigma_thresh, self.stop = sigma_thresh, -math.log(stop_thresh)
         self.size = self.volume.new_tensor(volume.shape)
         self.center, self.radius = (part.to(self.volume) for part in box)
         # How many voxels away the nearest one with density is: steps of that length less one may be left out.
-        occupied = (self.volume > sigma_thresh).cpu().numpy()
+        occupied = (self.volume > 0).cpu().numpy()
         away = torch.from_numpy(distance_transform_cdt(~occupied, metric="chessboard")) if occupied.any() else None
         reach = torch.zeros(volume.shape) if away is None else away.float()
         self.skip = ((reach - 2).clamp(min=0) / step).floor().to(self.volume.device).view(-1)
-        strides = [volume.shape[1] * volume.shape[2], volume.shape[2], 1]
-        self.strides = torch.tensor(strides, device=self.volume.device)
-        corners = torch.tensor([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], device=self.volume.device)
-        self.corners = (corners * self.strides).sum(1)
+        self.strides = (volume.shape[1] * volume.shape[2], volume.shape[2], 1)
+        # Of a cell with the number i, the corner k has the density corners[k][i].
+        self.corners = [
+            self.volume.view(-1)[sum(stride * up for stride, up in zip(self.strides, corner)) :]
+            for corner in itertools.product((0, 1), repeat=3)
+        ]
+        self.last = self.size[:, None] - 1
 
     def to_world(self, grid: Tensor) -> Tensor:
         """World points (N, 3) of grid coordinates, whose whole numbers are centres of voxels."""
@@ -230,30 +236,33 @@ class VoxelMarch:
         """What is left (N,) of light from voxels (N, 3) at a camera (3,) or at places (N, 3), in grid coordinates.
 
         The samples of a ray are those of a march from its entry into the box. Their sum is taken from the voxel on,
-        since what hides a voxel mostly lies close to it.
+        since what hides a voxel mostly lies close to it. Of a voxel before the near plane nothing is left.
         """
-        along = grid - origin
-        distance = along.norm(dim=-1).clamp(min=1e-12)  # voxels
-        direction = along / distance[:, None]
-        length = (direction * (2 * self.radius / self.size)).norm(dim=-1)  # world units of a voxel's length
+        along = (grid - origin).T.contiguous()  # (3, N)
+        distance = along.square().sum(0).sqrt().clamp(min=1e-12)  # voxels
+        direction = along / distance
+        edges = (2 * self.radius / self.size)[:, None]
+        length = (direction * edges).square().sum(0).sqrt()  # world units of a voxel's length
+        origin = origin[:, None] if origin.dim() == 1 else origin.T
         start = torch.maximum(self._entry(origin, direction), self.near / length)
         number = ((distance - start) / self.step).floor()  # of the last sample
-        ray = (number >= 0).nonzero()[:, 0]
-        first = (origin + start[:, None] * direction)[ray].T.contiguous()  # (3, M)
-        stride = (direction[ray] * self.step).T.contiguous()
+        near = number < 0
+        ray = (~near).nonzero()[:, 0]
+        first = torch.addcmul(origin, start, direction).index_select(1, ray)  # (3, M)
+        stride = direction.index_select(1, ray).mul_(self.step)
         number, factor = number[ray], self.step * length[ray]
         optical, absorbed = torch.zeros_like(distance), torch.zeros_like(number)
         while len(ray):
             position = torch.addcmul(first, stride, number).clamp_(min=0)
-            position = torch.minimum(position, self.size[:, None] - 1, out=position)
-            cell = torch.minimum(position.floor(), self.size[:, None] - 2)
-            index = (cell.long() * self.strides[:, None]).sum(0)
-            skip = self.skip.take(index)
-            dense = (skip == 0).nonzero()[:, 0]
-            sigma = self._sample(index[dense], (position - cell).index_select(1, dense))
-            absorbed.index_add_(0, dense, torch.where(sigma > self.sigma_thresh, sigma, 0) * factor[dense])
-            number -= 1 + skip
-            going = (number >= 0) & (absorbed <= self.stop)
+            position = torch.minimum(position, self.last, out=position)
+            cell = torch.minimum(position.floor(), self.last - 1)
+            index = cell[0].long().mul_(self.strides[0])
+            index.add_(cell[1].long(), alpha=self.strides[1]).add_(cell[2].long())
+            skip = self.skip.index_select(0, index)
+            sigma = self._sample(index, position.sub_(cell))
+            absorbed.addcmul_(sigma, factor)
+            number.sub_(skip.add_(1))
+            going = (number >= 0).logical_and_(absorbed <= self.stop)
             if int(going.sum()) < 0.8 * len(ray):
                 optical[ray] = absorbed
                 left = going.nonzero()[:, 0]
@@ -262,20 +271,19 @@ class VoxelMarch:
             else:  # those that are done stay as they are until many are
                 number.masked_fill_(~going, -1)
                 factor.masked_fill_(~going, 0)
-        return torch.where(optical > self.stop, 0, torch.exp(-optical))
+        return torch.where((optical > self.stop) | near, 0, torch.exp(-optical))
 
     def _sample(self, index: Tensor, upper: Tensor) -> Tensor:
-        """Densities (M,) in cells at places (3, M) within them."""
-        values = [self.volume.view(-1).take(index + corner) for corner in self.corners.tolist()]
+        """Densities (M,) in cells at places (3, M) within them; 0 where they do not exceed the threshold."""
+        values = [corner.index_select(0, index) for corner in self.corners]
         for share in upper.flip(0):
             values = [torch.lerp(low, high, share) for low, high in zip(values[::2], values[1::2])]
-        return values[0]
+        return values[0] * (values[0] > self.sigma_thresh)
 
     def _entry(self, origin: Tensor, direction: Tensor) -> Tensor:
-        """Where rays enter the box, in voxels; 0 where they start inside."""
-        bounds = torch.stack([(-0.5 - origin) / direction, (self.size - 0.5 - origin) / direction])
-        enter = torch.where(direction != 0, bounds.amin(0), -torch.inf).amax(-1)
-        return enter.clamp(min=0)
+        """Where rays, (3, 1) or (3, N) and (3, N), enter the box, in voxels (N,); 0 where they start inside."""
+        bounds = torch.minimum((-0.5 - origin) / direction, (self.size[:, None] - 0.5 - origin) / direction)
+        return torch.where(direction != 0, bounds, -torch.inf).amax(0).clamp(min=0)
 
 
 def background_images(

@@ -52,7 +52,7 @@ class Settings:
     """What lies behind transparent pixels; high-frequency gives every second view the complement of the run's, so that
     density in empty space is punished. By default high-frequency where all images have alpha."""
     near_clip: float = 0.0
-    """Distance from cameras within which nothing hides a voxel."""
+    """Distance from cameras within which they see nothing: no voxel, and none that hides others."""
     metrics: Path | None = None
     """File that ns-eval has written: the score is added to its results as imrc."""
 

@@ -1,6 +1,7 @@
 """Inverse mean residual colour against its definition, voxel by voxel, and what it must tell apart."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def ball(radius, sigma=60.0, size=12):
 def by_definition(volume, radius, views):
     """The score, coefficients and weights in plain numbers, one sample after the other."""
     size = volume.shape
-    cells = volume.double().tolist()
+    cells = torch.where(volume > 1e-8, volume, 0).double().tolist()  # what is not occupied holds nothing
 
     def sigma(place):
         place = [min(max(value, 0.0), count - 1) for value, count in zip(place, size)]
@@ -159,6 +160,35 @@ def test_definition(shape):
     assert torch.equal(found.weight > 0, found.residual > 0)
     mean = float(found.residual.double().sum() / found.weight.double().sum())
     assert -10 * math.log10(mean) == pytest.approx(score, abs=1e-3)
+
+
+def test_nothing_is_seen_before_the_near_plane():
+    views = views_of(textured, look_at_centre(6))
+    volume = ball(0.9, sigma=1.0)
+    place = (torch.arange(12) + 0.5) / 6 - 1
+    places = torch.stack(torch.meshgrid(place, place, place, indexing="ij"), -1)[volume > 0]
+    near = (places - views.poses[0, :3, 3]).norm(dim=-1) < 2.8
+    assert 0 < int(near.sum()) < len(near)
+    one = Views(views.images[:1], views.intrinsics[:1], views.poses[:1])
+    weights = [imrc(volume, UNIT, one, near_clip=clip).weight[volume > 0] for clip in (0.0, 2.8)]
+    assert not weights[1][near].any()
+    # What lies behind is less hidden than before.
+    seen = ~near & (weights[0] > 0)
+    assert bool((weights[1][seen] >= weights[0][seen] * (1 - 1e-5)).all())
+    assert float(weights[1][seen].sum()) > 1.1 * float(weights[0][seen].sum())
+
+
+def test_more_harmonics_leave_less():
+    views = views_of(textured, look_at_centre(30))
+    voxels = (ball(0.6) > 0).nonzero()[::5]
+    fits = [fit_voxels(VoxelMarch(ball(0.6, sigma=3.0), UNIT, 0.5), voxels, views, degree) for degree in range(4)]
+    assert [fit.coefficients.shape[2] for fit in fits] == [1, 4, 9, 16]
+    for fewer, more in pairwise(fits):
+        # One coefficient after the other: further ones change none of those before.
+        assert torch.equal(more.coefficients[..., : fewer.coefficients.shape[2]], fewer.coefficients)
+    assert float(fits[2].residual.sum()) < float(fits[0].residual.sum())
+    scores = [imrc(ball(0.6), UNIT, views, sh_degree=degree).score for degree in (0, 2)]
+    assert scores[0] < scores[1]
 
 
 def test_one_colour_leaves_nothing():
