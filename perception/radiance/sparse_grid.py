@@ -1,8 +1,9 @@
-"""A sparse voxel field with spherical harmonics of degree 2, as Plenoxels has it (arXiv:2112.05131)."""
+"""A sparse voxel field with spherical harmonics up to degree 2, as Plenoxels has it (arXiv:2112.05131)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,10 @@ from perception.ops.dilate_mask import dilate_mask
 from perception.ops.march_rays import Field, March, Rays, march_gradient, march_rays, sparse_trilinear
 from perception.ops.sparse_total_variation import sparse_total_variation_add_grad_
 
-BASES = 9
+BASES = 9  # of degree 2
+DEGREES = 2  # the greatest one
+RELEASED = {"density": "density_data", "sh": "sh_data"}
+"""Of parameters, our names and those of the library that the authors use."""
 INITIAL_DENSITY = 0.1
 _POINTS_AT_ONCE = 1 << 20
 PLAIN_MARCH = March()
@@ -49,10 +53,13 @@ class SparseGrid(nn.Module):
     Args:
         active: voxels that exist, bool (X, Y, Z).
         radius, center: half extent and centre of the box, world units, (3,) each.
-        density, sh: values of the active voxels in row-major order, (V, 1) and (V, 27) with index
-            ``9 * colour + function``; by default 0.1 and 0.
+        density, sh: values of the active voxels in row-major order, (V, 1) and (V, 3 B) with index
+            ``B * colour + function``, for B = 1, 4 or 9 functions; by default 0.1 and 0.
+        sh_degree: of the harmonics, from 0 to 2, where ``sh`` does not say it.
 
-    The tables are parameters; rows are always in row-major order of voxels.
+    The tables are parameters; rows are always in row-major order of voxels. ``load_state_dict`` takes fields of any
+    size and number of voxels, also under the names of the library that the authors use (``density_data``, ``sh_data``),
+    whose rows may be in any order and whose empty links may be any negative numbers.
     """
 
     links: Tensor
@@ -67,24 +74,32 @@ class SparseGrid(nn.Module):
         center: Sequence[float] | Tensor = (0.0, 0.0, 0.0),
         density: Tensor | None = None,
         sh: Tensor | None = None,
+        sh_degree: int = DEGREES,
     ):
         super().__init__()
+        if not 0 <= sh_degree <= DEGREES:
+            raise ValueError(f"the degree of harmonics must be from 0 to {DEGREES}, not {sh_degree}")
+        channels = 3 * (sh_degree + 1) ** 2
         for name, value in (("radius", radius), ("center", center)):
             self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32).to(active.device, copy=True))
-        self.density, self.sh = nn.Parameter(torch.empty(0, 1)), nn.Parameter(torch.empty(0, 3 * BASES))
+        self.density, self.sh = nn.Parameter(torch.empty(0, 1)), nn.Parameter(torch.empty(0, channels))
         for name in ("links", "levels"):
             self.register_buffer(name, torch.empty(0), persistent=name == "links")
         rows = int(active.sum())
         if density is None:
             density = torch.full((rows, 1), INITIAL_DENSITY, device=active.device)
-        self.replace(active, density, torch.zeros(rows, 3 * BASES, device=active.device) if sh is None else sh)
+        self.replace(active, density, torch.zeros(rows, channels, device=active.device) if sh is None else sh)
 
     @classmethod
     def full(
-        cls, size: Sequence[int], radius: Sequence[float], center: Sequence[float] = (0.0, 0.0, 0.0)
+        cls,
+        size: Sequence[int],
+        radius: Sequence[float],
+        center: Sequence[float] = (0.0, 0.0, 0.0),
+        sh_degree: int = DEGREES,
     ) -> SparseGrid:
         """A grid all of whose voxels exist."""
-        return cls(torch.ones(tuple(size), dtype=torch.bool), radius, center)
+        return cls(torch.ones(tuple(size), dtype=torch.bool), radius, center, sh_degree=sh_degree)
 
     # What is there
 
@@ -105,14 +120,18 @@ class SparseGrid(nn.Module):
 
         Args:
             active: bool (X, Y, Z), of any size.
-            density, sh: (V, 1) and (V, 27), in row-major order of the active voxels.
+            density, sh: (V, 1) and (V, 3 B), in row-major order of the active voxels.
 
         Raises:
-            ValueError: the tables do not have as many rows as there are voxels.
+            ValueError: the tables do not have as many rows as there are voxels, or other columns.
         """
         rows = int(active.sum())
         if len(density) != rows or len(sh) != rows:
             raise ValueError(f"{rows} voxels, but {len(density)} densities and {len(sh)} rows of coefficients")
+        if density.shape[1:] != (1,) or sh.shape[1:] not in [(3 * (degree + 1) ** 2,) for degree in range(DEGREES + 1)]:
+            raise ValueError(
+                f"tables must be (V, 1) and (V, 3), (V, 12) or (V, 27), not {tuple(density.shape)}, {tuple(sh.shape)}"
+            )
         links = active.reshape(-1).cumsum(0, dtype=torch.int32).sub_(1).view(active.shape)
         self.links = links.masked_fill_(~active, -1)
         self.levels = empty_levels(active)
@@ -123,6 +142,26 @@ class SparseGrid(nn.Module):
     def refresh(self) -> None:
         """Find the empty blocks again, after the links were set from outside."""
         self.levels = empty_levels(self.active)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state = dict(state_dict)
+        names = {prefix + ours: prefix + theirs for ours, theirs in RELEASED.items()}
+        for ours, theirs in names.items():
+            if theirs in state and ours not in state:
+                state[ours] = state.pop(theirs)
+        if all(name in state for name in (*names, prefix + "links")):
+            links = state[prefix + "links"].to(self.radius.device)
+            active = links >= 0
+            rows = links[active].long()
+            tables = [state[name].to(self.radius.device) for name in names]
+            if len(rows) and int(rows.max()) >= min(map(len, tables)):
+                errors = args[-1]
+                errors.append(f"{prefix}links name row {int(rows.max())}, and the tables have {len(tables[0])}")
+                return
+            self.replace(active, *(table[rows] for table in tables))
+            own = {"links": self.links, "density": self.density.data, "sh": self.sh.data}
+            state.update({prefix + name: value for name, value in own.items()})
+        super()._load_from_state_dict(state, prefix, *args)
 
     # Coordinates
 
@@ -145,7 +184,10 @@ class SparseGrid(nn.Module):
         directions = nn.functional.normalize(directions, dim=-1)
         along = directions * self._scale()[0]
         length = along.norm(dim=-1).reciprocal()
-        return Rays(self.to_grid(origins), along * length[:, None], sh_basis(directions), length)
+        return Rays(self.to_grid(origins), along * length[:, None], self._basis(directions), length)
+
+    def _basis(self, directions: Tensor) -> Tensor:
+        return sh_basis(directions)[:, : self.sh.shape[1] // 3]
 
     # Reading
 
@@ -155,7 +197,7 @@ class SparseGrid(nn.Module):
         return Field(self.links, self.density, self.sh, self.levels)
 
     def sample(self, points: Tensor, *, grid_coordinates: bool = False) -> tuple[Tensor, Tensor]:
-        """Densities (M, 1) and coefficients (M, 27) at points (M, 3); empty voxels count as 0."""
+        """Densities (M, 1) and coefficients (M, 3 B) at points (M, 3); empty voxels count as 0."""
         place = points if grid_coordinates else self.to_grid(points)
         return sparse_trilinear(self.links, self.density, place), sparse_trilinear(self.links, self.sh, place)
 

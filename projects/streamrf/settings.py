@@ -86,10 +86,12 @@ def log_linear_rate(step: int, start: float, final: float, steps: int, delay: in
 
     Args:
         step: counted from 0.
-        start, final: rates.
+        start, final: rates; both are 0 where nothing is to change.
         steps: in which it falls.
         delay: steps in which it rises by a quarter of a sine, from a hundredth.
     """
+    if start == final == 0:
+        return 0.0
     share = min(step / steps, 1.0)
     rate = math.exp((1 - share) * math.log(start) + share * math.log(final))
     if delay:

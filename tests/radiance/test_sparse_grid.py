@@ -197,3 +197,48 @@ def test_an_empty_field_is_background():
 def test_tables_must_fit_the_voxels():
     with pytest.raises(ValueError, match="64 voxels, but 3 densities"):
         SparseGrid(torch.ones(4, 4, 4, dtype=torch.bool), (1.0, 1.0, 1.0), density=torch.zeros(3, 1))
+
+
+def test_the_authors_tables_are_loaded_whatever_their_order(grid):
+    """Under their names, into a grid of another size; empty links say there how far a ray may skip."""
+    noise = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(grid.sh), generator=noise)
+    links = STATE["links"].clone()
+    links[links >= 0] = order.argsort()[links[links >= 0].long()].int()
+    empty = links < 0
+    links[empty] = -torch.randint(1, 6, (int(empty.sum()),), generator=noise, dtype=torch.int32)
+    tables = {name: STATE[name][order] for name in ("density_data", "sh_data")}
+    parts = torch.nn.ModuleDict({"grid": SparseGrid.full((3, 3, 3), (1.0, 1.0, 1.0))})
+    density = parts["grid"].density
+    density.grad = torch.zeros_like(density)
+    parts.load_state_dict({f"grid.{name}": value for name, value in {**STATE, **tables, "links": links}.items()})
+    loaded = parts["grid"]
+    assert loaded.density is density
+    assert density.grad is None
+    for name in ("links", "levels", "density", "sh", "radius", "center"):
+        assert torch.equal(getattr(loaded, name), getattr(grid, name)), name
+    loaded.load_state_dict(SparseGrid.full((2, 4, 3), (1.0, 1.0, 1.0)).state_dict())
+    assert loaded.size == (2, 4, 3)
+    with pytest.raises(RuntimeError, match="links name row 175, and the tables have 5"):
+        loaded.load_state_dict({**STATE, "density_data": STATE["density_data"][:5], "sh_data": STATE["sh_data"][:5]})
+    with pytest.raises(RuntimeError, match=r"Missing key.*sh"):
+        loaded.load_state_dict({name: value for name, value in STATE.items() if name != "sh_data"})
+
+
+@pytest.mark.parametrize("degree", [0, 1])
+def test_fewer_harmonics_are_those_whose_others_are_zero(grid, degree):
+    functions = (degree + 1) ** 2
+    whole = grid.sh.detach().view(-1, 3, 9).clone()
+    whole[..., functions:] = 0
+    tables = (whole[..., :functions].flatten(1), whole.flatten(1))
+    few, many = (SparseGrid(grid.active, grid.radius, grid.center, grid.density, table) for table in tables)
+    for field in (few, many):
+        field.squared_error_step(IN["origins"], IN["dirs"], IN["gt"], WHOLE)
+    close(few.march(IN["origins"], IN["dirs"])[0], many.march(IN["origins"], IN["dirs"])[0].detach(), 1e-6)
+    close(few.density.grad, many.density.grad, 1e-8)
+    close(few.sh.grad.view(-1, 3, functions), many.sh.grad.view(-1, 3, 9)[..., :functions], 1e-8)
+    assert SparseGrid.full((2, 2, 2), (1.0, 1.0, 1.0), sh_degree=degree).sh.shape == (8, 3 * functions)
+    with pytest.raises(ValueError, match="the degree of harmonics must be from 0 to 2, not 3"):
+        SparseGrid.full((2, 2, 2), (1.0, 1.0, 1.0), sh_degree=3)
+    with pytest.raises(ValueError, match=r"tables must be .* not \(8, 1\), \(8, 4\)"):
+        SparseGrid(torch.ones(2, 2, 2, dtype=torch.bool), (1.0, 1.0, 1.0), sh=torch.zeros(8, 4))

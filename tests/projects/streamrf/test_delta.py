@@ -188,6 +188,7 @@ def test_rates_as_recorded():
     assert density[1] == pytest.approx(20.438, abs=1e-3)
     assert density[2] == pytest.approx(1.134, abs=1e-3)
     assert log_linear_rate(38_400, 1e-2, 5e-6, 250_000) == pytest.approx(3.111e-3, abs=1e-6)
+    assert log_linear_rate(7, 0.0, 0.0, 300, 10) == 0
     flat = [log_linear_rate(step, 1e-2, 3e-3, 300) for step in (0, 150, 300, 500)]
     assert flat == pytest.approx(rates["sh_full_n3dv(1e-2,3e-3,300)"])
 
