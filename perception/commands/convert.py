@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> None:
     convert = getattr(converter, f"to_{args.to}", None)
     if convert is None:
         raise UserError(f"{args.system} makes no separate start: --to perception is what training begins with")
-    result = convert(load_checkpoint_file(args.input))
+    read = getattr(converter, "read_checkpoint", load_checkpoint_file)  # some read more than the one file
+    result = convert(read(args.input))
     if args.classes:
         result.name_classes(args.classes)
     save_checkpoint_file(result.checkpoint, args.output)

@@ -166,6 +166,7 @@ def _safe_globals() -> list:
         (OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"),
         (_Callback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
         (_statistics_method, "builtins.getattr"),
+        (_no_bytes, "builtins.bytes"),
         slice,
         np.ndarray,
         np.dtype,
@@ -185,6 +186,13 @@ def _statistics_method(owner: object, name: str) -> Callable:
             f"Unsupported global: GLOBAL getattr({getattr(owner, '__name__', 'object')},{name!r})"
         )
     return getattr(owner, name)
+
+
+def _no_bytes(*args: object) -> bytes:
+    """Stands for `bytes`, by which pickle makes the content of an empty NumPy array, and no others."""
+    if args:
+        raise pickle.UnpicklingError("Unsupported global: GLOBAL bytes with arguments")
+    return b""
 
 
 def _reason(path: Path, error: Exception) -> str:

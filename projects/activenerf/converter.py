@@ -7,6 +7,7 @@ prefixes ``_model.field_coarse`` and ``_model.field_fine``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ NETWORKS = {"coarse": "network_fn_state_dict", "fine": "network_fine_state_dict"
 RUN = {"step", "pipeline", "run"}
 """Entries of the checkpoint of a run."""
 MODEL = "ActiveNeRF"
+BETA_MIN = 0.01  # the authors' default
+ARGS = "args.txt"  # where their code writes its settings, beside its checkpoints
 
 
 class Parts(NamedTuple):
@@ -37,14 +40,21 @@ class Parts(NamedTuple):
 
 
 def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
-    """A file of the authors as one of ours. Adam's moments are left out: they are kept by number, not by name."""
+    """A file of the authors as one of ours. Adam's moments are left out: they are kept by number, not by name.
+
+    The smallest variance is no weight: it is the entry ``beta_min`` that :func:`read_checkpoint` and
+    :func:`to_authors` add, or the authors' default.
+    """
     parts = _read_authors(checkpoint)
     left_out = ["optimizer_state_dict"] if "optimizer_state_dict" in checkpoint else []
     return _converted(ours(parts), parts, left_out)
 
 
 def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:
-    """A file of ours, or the checkpoint of a run, as one that the authors' loader reads; Adam's moments are new."""
+    """A file of ours, or the checkpoint of a run, as one that the authors' loader reads; Adam's moments are new.
+
+    Their code must be given the same ``--beta_min``, which the file holds besides.
+    """
     parts = _read_ours(checkpoint)
     return _converted(authors(parts), parts, [])
 
@@ -59,15 +69,30 @@ def read_parts(checkpoint: Mapping[str, Any]) -> Parts:
     return _read_ours(checkpoint) if own else _read_authors(checkpoint)
 
 
-def read_fields(path: Path) -> tuple[ActiveNeRFField, ActiveNeRFField]:
-    """The coarse and the fine network of a file.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of any of these files; of the authors' with the ``beta_min`` that `args.txt` beside it states.
 
     Raises:
         UserError: it cannot be read.
     """
     from perception.engine.checkpoint import load_checkpoint_file  # imports MMEngine
 
-    parts = read_parts(load_checkpoint_file(path))
+    checkpoint = dict(load_checkpoint_file(path))
+    stated = Path(path).with_name(ARGS)
+    if checkpoint.keys() >= set(NETWORKS.values()) and "beta_min" not in checkpoint and stated.is_file():
+        text = stated.read_text(errors="replace")
+        if found := re.search(r"^beta_min = (\S+)$", text, re.MULTILINE):
+            checkpoint["beta_min"] = found[1]
+    return checkpoint
+
+
+def read_fields(path: Path) -> tuple[ActiveNeRFField, ActiveNeRFField]:
+    """The coarse and the fine network of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    parts = read_parts(read_checkpoint(path))
     return parts.coarse, parts.fine
 
 
@@ -84,10 +109,12 @@ def ours(parts: Parts) -> dict[str, Any]:
 def authors(parts: Parts) -> dict[str, Any]:
     """The content of a file for the authors' code."""
     networks = {key: dict(getattr(parts, name).state_dict()) for name, key in NETWORKS.items()}
-    views = {"i_train": torch.tensor(parts.train).numpy(), "i_holdout": torch.tensor(parts.holdout).numpy()}
+    pools = {"i_train": parts.train, "i_holdout": parts.holdout}
+    views = {name: torch.tensor(pool, dtype=torch.long).numpy() for name, pool in pools.items()}
     # Their loader asks for an optimiser's state; the rate is their default, and follows from the step.
     adam = torch.optim.Adam([*parts.coarse.parameters(), *parts.fine.parameters()], lr=5e-4)
-    return {"global_step": parts.step, **views, **networks, "optimizer_state_dict": adam.state_dict()}
+    content = {"global_step": parts.step, **views, **networks, "optimizer_state_dict": adam.state_dict()}
+    return {**content, "beta_min": parts.fine.beta_min}
 
 
 def _converted(content: dict[str, Any], parts: Parts, left_out: list[str]) -> Conversion:
@@ -101,9 +128,20 @@ def _read_authors(checkpoint: Mapping[str, Any]) -> Parts:
     missing = [key for key in NETWORKS.values() if not isinstance(checkpoint.get(key), Mapping)]
     if missing:
         raise UserError(f"this file does not hold an {MODEL} model: it has no {' and no '.join(missing)}")
-    networks = [_network(_stripped(checkpoint[key])) for key in NETWORKS.values()]
+    networks = [_network(_stripped(checkpoint[key]), _smallest_variance(checkpoint)) for key in NETWORKS.values()]
     views = [tuple(int(view) for view in checkpoint.get(key, ())) for key in ("i_train", "i_holdout")]
     return Parts(*networks, int(checkpoint.get("global_step", 0)), *views)
+
+
+def _smallest_variance(checkpoint: Mapping[str, Any]) -> float:
+    stated = checkpoint.get("beta_min", BETA_MIN)
+    try:
+        number = float(stated)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise UserError(f"beta_min, the smallest variance, is stated as {stated!r}")
+    return number
 
 
 def _read_ours(checkpoint: Mapping[str, Any]) -> Parts:
@@ -138,7 +176,7 @@ def _below(state: Mapping[str, Any], name: str) -> State:
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
-def _network(weights: State, beta_min: float = 0.01) -> ActiveNeRFField:
+def _network(weights: State, beta_min: float) -> ActiveNeRFField:
     first = require_weight(weights, "pts_linears.0.weight", MODEL)
     directions = require_weight(weights, "views_linears.0.weight", MODEL)
     use_viewdirs = "output_linear.weight" not in weights

@@ -28,6 +28,11 @@ class _RunsCode:
         return os.mkdir, (str(self.path),)
 
 
+class _MakesBytes:
+    def __reduce__(self):
+        return bytes, (1 << 40,)
+
+
 class _CallsGetattr:
     def __reduce__(self):
         return getattr, (HistoryBuffer, "__init__")
@@ -95,6 +100,17 @@ def test_getattr_reaches_the_statistics_of_a_history_buffer_only(tmp_path):
     torch.save({"extra": _CallsGetattr()}, tmp_path / "attribute.pth")
     with pytest.raises(CheckpointError, match=r"refused: it holds getattr\(HistoryBuffer,'__init__'\)"):
         load_checkpoint_file(tmp_path / "attribute.pth")
+
+
+def test_empty_arrays_are_read_and_bytes_are_made_of_nothing_else(tmp_path):
+    torch.save({"left": np.zeros(0, dtype=np.int64), "pair": np.arange(2)}, tmp_path / "arrays.pth")
+    loaded = load_checkpoint_file(tmp_path / "arrays.pth")
+    assert loaded["left"].shape == (0,)
+    assert loaded["left"].dtype == np.int64
+    assert loaded["pair"].tolist() == [0, 1]
+    torch.save({"extra": _MakesBytes()}, tmp_path / "bytes.pth")
+    with pytest.raises(CheckpointError, match="refused: it holds bytes"):
+        load_checkpoint_file(tmp_path / "bytes.pth")
 
 
 def test_the_allow_list_is_taken_back_after_loading(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from perception.engine.errors import UserError
 from projects.activenerf.acquisition import (
     best_views,
     farthest_views,
@@ -13,7 +14,7 @@ from projects.activenerf.acquisition import (
     posterior_variance,
     random_views,
 )
-from projects.activenerf.converter import read_parts
+from projects.activenerf.converter import read_fields, read_parts
 from projects.activenerf.field import ActiveNeRFField, encode
 from projects.activenerf.losses import activenerf_losses, uncertainty_losses
 from projects.activenerf.rendering import Rendering, Sampling, even_samples, render_rays, sample_pdf, volume_render
@@ -105,6 +106,25 @@ def test_a_network_without_directions_has_one_last_layer():
     assert field.views_linears[0].weight.shape == (8, 16)
     released = {"network_fn_state_dict": field.state_dict(), "network_fine_state_dict": field.state_dict()}
     assert not read_parts(released).fine.use_viewdirs
+
+
+def test_the_smallest_variance_is_read_beside_the_authors_file(tmp_path, run_tool):
+    """It is a setting of their code and no weight: their checkpoint does not hold it, `args.txt` does."""
+    field = ActiveNeRFField(depth=2, width=8, skips=(), multires=1, multires_views=1, beta_min=0.25)
+    released = {"network_fn_state_dict": field.state_dict(), "network_fine_state_dict": field.state_dict()}
+    torch.save(released, tmp_path / "000001.tar")
+    assert read_fields(tmp_path / "000001.tar")[1].beta_min == 0.01
+    (tmp_path / "args.txt").write_text("basedir = ./logs/\nbeta_min = 0.25\nchunk = 32768\n[ 0  1]\n[2 3]")
+    assert read_fields(tmp_path / "000001.tar")[1].settings() == field.settings()
+    assert run_tool("convert_checkpoint", "activenerf", tmp_path / "000001.tar", tmp_path / "ours.pt").code == 0
+    (tmp_path / "args.txt").unlink()
+    back = run_tool("convert_checkpoint", "activenerf", tmp_path / "ours.pt", tmp_path / "back.tar", "--to", "authors")
+    assert back.code == 0
+    points, directions = torch.randn(3, 3), torch.randn(3, 3)
+    for name in ("ours.pt", "back.tar"):
+        assert torch.equal(read_fields(tmp_path / name)[1](points, directions), field(points, directions))
+    with pytest.raises(UserError, match="beta_min, the smallest variance, is stated as 'None'"):
+        read_parts({**released, "beta_min": "None"})
 
 
 # Rendering
