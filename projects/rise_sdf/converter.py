@@ -196,6 +196,10 @@ def settings_of(
         sh_degrees=round(directions**0.5),
         table_size=shape("texture.table")[1] if "texture.table" in state else 256,
     )
+    for head in HEADS.values():
+        first = state.get(f"texture.{head}.layers.0.bias")
+        if first is not None and (own := (len(first), depth(f"texture.{head}"))) != heads.size(head):
+            setattr(heads, head, own)
     light = LightSettings(resolution=shape(BASE)[1])
     return {"geometry": asdict(geometry), "heads": asdict(heads), "light": asdict(light)}
 

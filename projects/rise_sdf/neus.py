@@ -22,7 +22,7 @@ class NeuS(nn.Module):
 
     Args:
         geometry: sizes.
-        heads: ``width``, ``depth`` and ``sh_degrees`` of the network.
+        heads: ``width``, ``depth`` (or ``radiance``) and ``sh_degrees`` of the network.
     """
 
     def __init__(self, geometry: GeometrySettings | None = None, heads: HeadSettings | None = None):
@@ -30,7 +30,8 @@ class NeuS(nn.Module):
         heads = heads or HeadSettings(sh_degrees=4)
         self.surface = Surface(geometry)
         self.degrees = heads.sh_degrees
-        self.radiance = MLP(self.surface.settings.features + heads.sh_degrees**2 + 3, 3, heads.width, heads.depth)
+        inputs = self.surface.settings.features + heads.sh_degrees**2 + 3
+        self.radiance = MLP(inputs, 3, *heads.size("radiance"))
 
     def forward(
         self,

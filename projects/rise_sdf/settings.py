@@ -76,6 +76,21 @@ class HeadSettings:
     """Bands of spherical harmonics in the encoding of directions."""
     table_size: int = 256
     """Rows and columns of the table of reflectance."""
+    albedo: tuple[int, int] | None = None
+    """Width and hidden layers of the network of diffuse colours and albedo, if they are others."""
+    metallic: tuple[int, int] | None = None
+    """The same of the network of blending and metallic."""
+    roughness: tuple[int, int] | None = None
+    """The same of the network of roughness."""
+    radiance: tuple[int, int] | None = None
+    """The same of the network of reflected light."""
+    indirect: tuple[int, int] | None = None
+    """The same of the network of light from other parts of the object."""
+
+    def size(self, head: str) -> tuple[int, int]:
+        """Width and hidden layers of a network, by its name."""
+        usual = self.material_depth if head in ("metallic", "roughness") else self.depth
+        return getattr(self, head) or (self.width, usual)
 
 
 @dataclass

@@ -48,7 +48,7 @@ class SharedTexture(nn.Module):
 
     Args:
         features: C of the geometry.
-        settings: widths.
+        settings: sizes.
 
     The buffer ``table`` (1, S, S, 2) is :func:`~perception.radiance.split_sum.brdf_table`; another may take its place.
     """
@@ -57,11 +57,11 @@ class SharedTexture(nn.Module):
         super().__init__()
         s = self.settings = settings or HeadSettings()
         place, direction = features + 6 * s.frequencies, features + s.sh_degrees**2
-        self.albedo = MLP(place, 6, s.width, s.depth)
-        self.metallic = MLP(place, 2, s.width, s.material_depth)
-        self.roughness = MLP(place, 1, s.width, s.material_depth)
-        self.radiance = MLP(direction, 3, s.width, s.depth)
-        self.indirect = MLP(direction + 3, 3, s.width, s.depth)
+        self.albedo = MLP(place, 6, *s.size("albedo"))
+        self.metallic = MLP(place, 2, *s.size("metallic"))
+        self.roughness = MLP(place, 1, *s.size("roughness"))
+        self.radiance = MLP(direction, 3, *s.size("radiance"))
+        self.indirect = MLP(direction + 3, 3, *s.size("indirect"))
         self.register_buffer("table", brdf_table(s.table_size).clone())
         self.register_buffer("bands", frequency_bands(s.frequencies), persistent=False)
 

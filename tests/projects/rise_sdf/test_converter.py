@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ import torch
 from perception.engine.errors import UserError
 from projects.rise_sdf import converter
 from projects.rise_sdf.settings import GridSettings
+from projects.rise_sdf.texture import SharedTexture
 from tests.conftest import REPOSITORY
-from tests.projects.rise_sdf.cases import GRID, rays, small_field
+from tests.projects.rise_sdf.cases import GRID, HEADS, rays, small_field
 
 
 def authors_file(field):
@@ -43,8 +45,9 @@ def authors_file(field):
         "metallic": "metallic",
     }
     for theirs, ours in names.items():
-        for number in (0, 2, 4):
-            layer = getattr(field.texture, ours).layers[number]
+        network = getattr(field.texture, ours).layers
+        for number in range(0, len(network), 2):
+            layer = network[number]
             state[f"model.texture.{theirs}_network.layers.{number}.weight"] = layer.weight.detach()
             state[f"model.texture.{theirs}_network.layers.{number}.bias"] = layer.bias.detach()
     return {"state_dict": state, "global_step": 80_000}
@@ -68,6 +71,17 @@ def test_a_file_of_the_authors_renders_the_same():
     assert back.checkpoint["state_dict"].keys() == given["state_dict"].keys()
     assert all(torch.equal(back.checkpoint["state_dict"][key], value) for key, value in given["state_dict"].items())
     assert back.checkpoint["global_step"] == 80_000
+
+
+def test_every_head_may_have_its_own_size():
+    sizes = {"albedo": (12, 3), "metallic": (10, 1), "roughness": (6, 2), "radiance": (8, 1), "indirect": (14, 2)}
+    field = small_field()
+    field.texture = SharedTexture(field.surface.settings.features, replace(HEADS, **sizes))
+    given = authors_file(field)
+    made = converter.load(converter.to_perception(given, GRID).checkpoint)
+    assert {name: made.texture.settings.size(name) for name in sizes} == sizes
+    state = field.texture.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in made.texture.state_dict().items())
 
 
 def test_what_a_file_may_lack():
