@@ -1,4 +1,7 @@
-"""Equality with numbers recorded from the authors' released code."""
+"""Equality with numbers recorded from the authors' released code, and of the whole with a rendering of its description.
+
+The rendering knows the authors' names, and timm's ConvNeXt, and nothing of this code; its weights are of a formula.
+"""
 
 from pathlib import Path
 
@@ -8,11 +11,13 @@ from torch.testing import assert_close
 
 from perception.engine.convert import rename
 from projects.unifygeo.aggregator import Aggregator
-from projects.unifygeo.converter import AGGREGATOR_RULES, DECODER_RULES
+from projects.unifygeo.converter import AGGREGATOR_RULES, DECODER_RULES, to_authors, to_perception
 from projects.unifygeo.decoder import PyramidDecoder
-from projects.unifygeo.losses import map_cross_entropy, matching_loss, rerank_loss, retrieval_loss
+from projects.unifygeo.losses import map_cross_entropy, matching_loss, matching_losses, rerank_loss, retrieval_loss
+from projects.unifygeo.network import UnifyGeoNet
 from projects.unifygeo.reranking import similarity
 from projects.unifygeo.targets import target_maps
+from tests.waves import filled, wave
 
 FOLDER = Path(__file__).parents[2] / "data" / "reference" / "unifygeo"
 
@@ -139,3 +144,52 @@ def test_rerank_loss(losses):
     loss.backward()
     assert_close(loss, case["loss"], atol=0, rtol=1e-5)
     assert_close(ground.grad, case["grad_ground"], atol=1e-6, rtol=1e-4)
+
+
+def test_whole_network():
+    network = UnifyGeoNet(
+        dict(encoder_channels=(4, 8, 16), encoder_depths=(1, 1, 1), channels=32),
+        dict(
+            channels=(32, 16, 8, 4),
+            ground_channels=(8, 4, 2, 1),
+            ground_size=(2, 4),
+            head_channels=(4, 2),
+            last_channels=4,
+        ),
+    )
+    weights = filled(to_authors(network.state_dict(prefix="network.")).checkpoint)
+    ours = to_perception(weights).checkpoint["state_dict"]
+    network.load_state_dict({key.removeprefix("network."): value for key, value in ours.items()})
+    ground, satellite = (wave((2, 3, 64, width), phase).requires_grad_() for width, phase in ((128, 1.0), (64, 2.0)))
+    targets = torch.zeros(2, 1, 64, 64)
+    for sample, row, column, value in ((0, 20, 30, 1.0), (0, 21, 30, 0.5), (1, 40, 7, 1.0), (1, 40, 8, 0.25)):
+        targets[sample, 0, row, column] = value
+
+    output = network(ground, satellite)
+    losses = (
+        retrieval_loss(output.ground, output.satellite, network.logit_scale.exp()),
+        map_cross_entropy(output.location.logits, targets),
+        matching_losses(output.location.scores, targets, (0, 1, 2, 3), 0.1, 1e-2),
+        rerank_loss(output.rerank_descriptors, output.rerank_maps, network.rerank_logit_scale.exp()),
+    )
+    sum(losses).backward()
+
+    def near(found, expected):
+        assert_close(found, torch.tensor(expected), atol=2e-5, rtol=2e-5)
+
+    near(output.ground[1, ::9], [-0.413321, -0.663581, 3.149359, 1.097472])
+    near(output.satellite[1, ::9], [-0.97711, 0.434077, -0.989284, 0.660052])
+    near(output.location.logits[0, ::997], [0.113514, -0.644544, -0.571349, 0.1945, 0.336426])
+    corners = [score[1, 0, 0, 0] for score in output.location.scores]
+    near(torch.stack(corners), [-0.158459, -0.187685, 0.040378, 0.877266])
+    near(output.rerank_descriptors[0, ::9], [-1.809207, -1.316341, -0.137242, 0.867478])
+    near(output.rerank_maps[1, ::9, 0, 1], [0.974777, -1.097456, 0.880585, 0.176719])
+    near(torch.stack(losses), [0.69349, 8.103767, 7.612426, 0.700887])
+    sums = {
+        ground: 14.573009,
+        satellite: 226.70329,
+        network.satellite.encoder.stem[0].weight: 1059.9996,
+        network.decoder.upsamples[0].weight: 455.79385,
+    }
+    for tensor, total in sums.items():
+        assert tensor.grad.abs().sum().item() == pytest.approx(total, rel=1e-4)
