@@ -62,6 +62,10 @@ REMADE = ("texture.table", "surface.occupancy.occs", "surface.occupancy.binaries
 FINISHED = 1 << 30
 """A step behind all schedules."""
 
+GROWTH = 1.4472692012786865
+"""The published growth of the grid's levels in single precision, of which tiny-cuda-nn takes the logarithm: the finest
+of its levels has 8190.997 cells a side, with the unrounded growth 8191."""
+
 
 def to_perception(checkpoint: Mapping[str, Any], grid: GridSettings | None = None) -> Conversion:
     """A checkpoint of the authors as one of ours.
@@ -69,7 +73,7 @@ def to_perception(checkpoint: Mapping[str, Any], grid: GridSettings | None = Non
     Args:
         checkpoint: with ``state_dict``, as :func:`perception.engine.checkpoint.load_checkpoint_file` read it.
         grid: of the hash grid, which the file does not state; by default the published one, with as many levels as the
-            network reads.
+            network reads, and rounded as tiny-cuda-nn has it.
 
     Raises:
         UserError: it is not a whole model, or its hash grid has another layout.
@@ -170,7 +174,7 @@ def settings_of(
     width, inputs = shape(f"surface.sdf.network.layers.0.{NORM}1")
     last = 2 * depth("surface.sdf.network")
     features = shape(f"surface.sdf.network.layers.{last}.bias")[0]
-    grid = grid or GridSettings(num_levels=(inputs - 3) // 2)
+    grid = grid or GridSettings(num_levels=(inputs - 3) // 2, per_level_scale=GROWTH)
     entries = shape(PARAMS)[0]
     layout = hash_grid_layout(grid.num_levels, grid.base_resolution, grid.per_level_scale, grid.log2_table_size)
     if check and layout.num_entries * grid.features != entries:

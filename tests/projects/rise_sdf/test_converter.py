@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from perception.engine.errors import UserError
+from perception.ops.hash_grid import hash_grid_layout
 from projects.rise_sdf import converter
 from projects.rise_sdf.settings import GridSettings
 from projects.rise_sdf.texture import SharedTexture
@@ -82,6 +83,14 @@ def test_every_head_may_have_its_own_size():
     assert {name: made.texture.settings.size(name) for name in sizes} == sizes
     state = field.texture.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in made.texture.state_dict().items())
+
+
+def test_growth_of_files_is_rounded_as_in_tiny_cuda_nn():
+    published = GridSettings().per_level_scale
+    assert converter.GROWTH == torch.tensor(published, dtype=torch.float32).item()
+    rounded, exact = (hash_grid_layout(16, 32, growth, 19) for growth in (converter.GROWTH, published))
+    assert rounded[:2] == exact[:2]  # entries and vertices are the same
+    assert (rounded.scales[-1], exact.scales[-1]) == (pytest.approx(8190.997, abs=5e-4), 8191)
 
 
 def test_what_a_file_may_lack():
