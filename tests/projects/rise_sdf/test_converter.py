@@ -87,7 +87,7 @@ def test_every_head_may_have_its_own_size():
 
 def test_growth_of_files_is_rounded_as_in_tiny_cuda_nn():
     published = GridSettings().per_level_scale
-    assert converter.GROWTH == torch.tensor(published, dtype=torch.float32).item()
+    assert torch.tensor(published, dtype=torch.float32).item() == converter.GROWTH
     rounded, exact = (hash_grid_layout(16, 32, growth, 19) for growth in (converter.GROWTH, published))
     assert rounded[:2] == exact[:2]  # entries and vertices are the same
     assert (rounded.scales[-1], exact.scales[-1]) == (pytest.approx(8190.997, abs=5e-4), 8191)
