@@ -36,7 +36,7 @@ def neus_alpha(
         sdf: (M,) in the middle of each section.
         normal: (M, 3) unit gradients of the distance there.
         directions: (M, 3) of the rays, unit vectors.
-        dists: (M,) lengths of the sections, or one for all.
+        dists: (M,) or (M, 1) lengths of the sections, or one for all.
         inv_s: sharpness, see :class:`LearnedVariance`.
         anneal: share, from 0 to 1, by which surfaces that face away stop to count.
 
@@ -47,6 +47,8 @@ def neus_alpha(
     """
     cosine = (directions * normal).sum(-1)
     slope = -(F.relu(-cosine * 0.5 + 0.5) * (1 - anneal) + F.relu(-cosine) * anneal)  # never positive
+    if isinstance(dists, Tensor):
+        dists = dists.reshape(-1)
     return section_alpha(sdf, slope, dists, inv_s)
 
 

@@ -107,6 +107,14 @@ def test_a_plane_met_head_on(inv_s):
     assert left[1] == 1  # a ray without samples
 
 
+def test_lengths_may_be_a_column():
+    normal, directions = (F.normalize(torch.randn(5, 3), dim=-1) for _ in range(2))
+    sdf, dists = torch.randn(5) * 0.01, torch.rand(5) * 0.02
+    columns = neus_alpha(sdf, normal, directions, dists[:, None], inv_s=100.0)
+    assert torch.equal(columns, neus_alpha(sdf, normal, directions, dists, inv_s=100.0))
+    assert neus_alpha(sdf, normal, directions, torch.tensor(0.01), inv_s=100.0).shape == (5,)
+
+
 def test_gradient_of_opacity():
     sdf, normal = torch.randn(6, dtype=torch.float64) * 0.05, torch.randn(6, 3, dtype=torch.float64)
     directions = F.normalize(torch.randn(6, 3, dtype=torch.float64), dim=-1)
