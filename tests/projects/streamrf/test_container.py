@@ -18,6 +18,7 @@ from projects.streamrf.delta import BaseModel, FieldState, Rendering, decode_fra
 SIZE = (14, 12, 10)
 FRAMES = 4
 STEP = 2.0**-8
+VERSION_1 = Path(__file__).parents[2] / "data/streamrf_version_1"  # written by the first version of the format
 
 
 def ball(shift: float, seed: int, half: bool = True, step: float = 0.0) -> FieldState:
@@ -78,6 +79,26 @@ def test_every_frame_comes_back_bit_by_bit(tmp_path, half, step):
         for name in ("active", "changed", "added_density", "added_sh", "changed_density", "changed_sh"):
             assert torch.equal(getattr(read, name), getattr(delta, name)), name
             assert getattr(read, name).dtype == getattr(delta, name).dtype
+
+
+def test_streams_of_version_1_are_read(tmp_path, capsys):
+    assert all((VERSION_1 / name).read_bytes()[8:10] == b"\1\0" for name in (BASE, FRAME.format(2), KEY.format(2)))
+    reader = StreamReader(VERSION_1)
+    assert (reader.frames, reader.keys, reader.base.half) == (3, [2], True)
+    with np.load(VERSION_1 / "expected.npz") as expected:
+        for frame, state in reader.states():
+            for name in ("active", "density", "sh"):
+                assert (getattr(state, name).numpy() == expected[f"{name}_{frame}"]).all(), (name, frame)
+    cli.run(["verify", str(VERSION_1)])
+    assert "3 frames and 1 key frames are whole" in capsys.readouterr().out
+    # A stream goes on in the present version.
+    folder = Path(shutil.copytree(VERSION_1, tmp_path / "s"))
+    writer, before = StreamWriter.resume(folder, 2), reader.decode(2)
+    delta = encode_frame(3, before, reader.decode(0), keep_threshold=0.1, prune_threshold=0.1)
+    state = decode_frame(before, delta)
+    writer.add(delta, state)
+    assert (folder / FRAME.format(3)).read_bytes()[8:10] == b"\2\0"
+    assert same(StreamReader(folder).decode(3), state)
 
 
 def test_rounded_coefficients_take_less_than_deflate():
