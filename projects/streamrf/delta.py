@@ -31,8 +31,8 @@ class FieldState:
         sh: their spherical harmonics, float32 (V, 27), index ``9 * colour + coefficient``.
         radius, center: half extent and centre of the grid in (normalised device) coordinates, float32 (3,).
 
-    Where a stream is of half precision, all values are float16 numbers held as float32 (:meth:`halved`), so that a file
-    may store two bytes each without loss.
+    Where a stream is of half precision, coefficients are float16 numbers held as float32, and so are densities that a
+    frame has changed, so that a file may store two bytes each without loss. Densities of the base stay float32.
     """
 
     active: Tensor
@@ -56,14 +56,11 @@ class FieldState:
         x, y, z = self.active.shape
         return x, y, z
 
-    def halved(self) -> FieldState:
-        """The nearest field whose values are float16 numbers."""
-        return replace(self, density=_half(self.density).float(), sh=_half(self.sh).float())
-
     def stored(self, half: bool, sh_step: float = 0.0) -> FieldState:
-        """What a base file of this field holds: coefficients as multiples of a step, then float16 numbers."""
-        rounded = replace(self, sh=_stepped(self.sh, sh_step))
-        return rounded.halved() if half else rounded
+        """What a base file of this field holds: coefficients as multiples of a step, then float16 numbers, and
+        densities as they are."""
+        sh = _stepped(self.sh, sh_step)
+        return replace(self, sh=_half(sh).float() if half else sh)
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class BaseModel:
 
     Args:
         state: the field that the first delta builds on, dilated already: a decoder starts from exactly this.
-        half: whether this and all deltas hold float16 numbers.
+        half: whether its coefficients and all values of deltas are float16 numbers.
         rendering: how pictures are made.
         cameras: digest of the training cameras, see :func:`projects.streamrf.data.cameras_digest`; empty if unknown.
         notes: what else a reader may want to know (preset, data, version): strings by name.

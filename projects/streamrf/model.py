@@ -85,7 +85,8 @@ class StreamRFModelConfig(RadianceModelConfig):
     legacy_tv: bool = False
     """Total variation as the published kernels have it at the end of the grid."""
     half: bool = True
-    """Code in half precision, and train on from what is coded (fp16_loop)."""
+    """Code in half precision, and train on from what is coded (fp16_loop); densities of the first field keep single
+    precision, as in the released files."""
     sh_step: float = 0.0
     """Round coefficients to multiples of this within the loop of coding, which makes files smaller; 0 for no rounding
     beyond half precision, as in the paper."""

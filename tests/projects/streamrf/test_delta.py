@@ -52,7 +52,7 @@ def assert_same(first, second):
 
 @pytest.mark.parametrize("half", [False, True])
 def test_decoding_gives_what_was_kept_and_nothing_else(half):
-    before = some_state(0).halved() if half else some_state(0)
+    before = some_state(0).stored(half)
     after = a_little_later(before)
     delta = encode_frame(3, before, after, keep_threshold=1.5, prune_threshold=1.0, half=half)
     decoded = decode_frame(before, delta)
@@ -73,7 +73,8 @@ def test_decoding_gives_what_was_kept_and_nothing_else(half):
     tolerance = 2.0**-11 if half else 0.0
     torch.testing.assert_close(old_values(got), expected, rtol=tolerance, atol=2.0**-24 if half else 0.0)
     if half:
-        assert_same(decoded, decoded.halved())
+        assert torch.equal(decoded.sh, decoded.sh.half().float())
+        assert {delta.added_density.dtype, delta.changed_density.dtype} == {torch.float16}
     # Bits of both masks, 56 bytes a voxel.
     numbers = len(delta.added_sh) + len(delta.changed_sh)
     assert delta.raw_bytes == SIDE**3 // 8 + math.ceil(len(delta.changed) / 8) + 56 * numbers
@@ -86,7 +87,7 @@ def old_values(grid):
 
 
 def test_a_field_that_stays_costs_nothing():
-    state = some_state(1).halved()
+    state = some_state(1).stored(True)
     delta = encode_frame(1, state, state, keep_threshold=1.0, prune_threshold=0.2)
     assert len(delta.added_sh) == len(delta.changed_sh) == 0
     assert_same(decode_frame(state, delta), state)
@@ -114,10 +115,23 @@ def test_a_delta_of_another_field_is_refused():
         replace(before, sh=before.sh[1:])
 
 
-def test_great_densities_stay_finite_in_half_precision():
-    state = some_state(5)
-    state.density[0] = 1e6
-    assert float(state.halved().density[0]) == 65504
+def test_a_base_keeps_its_densities_and_rounds_its_coefficients_as_the_released_files_do():
+    state = some_state(7)
+    stored = state.stored(True)
+    assert torch.equal(stored.density, state.density)
+    assert torch.equal(stored.sh, state.sh.half().float())
+    assert not torch.equal(stored.sh, state.sh)
+    assert torch.equal(state.stored(False).sh, state.sh)
+    stepped = state.stored(True, 2.0**-4).sh
+    assert torch.equal(stepped, (state.sh * 16).round() / 16)
+
+
+def test_great_densities_of_frames_stay_finite_in_half_precision():
+    before, after = some_state(5), some_state(5)
+    after.density[0] = 1e6
+    after.sh[0] += 1
+    delta = encode_frame(1, before, after, keep_threshold=1.0, prune_threshold=0.2)
+    assert float(decode_frame(before, delta).density[0]) == 65504
 
 
 def test_a_field_and_its_state_are_the_same():

@@ -81,7 +81,7 @@ def test_a_frame_is_worth_its_bytes():
     grid = SparseGrid.full((SIDE,) * 3, (1.0, 1.0, 1.0))
     train(grid, first, 500, 400, lambda share: (2 * 0.1**share, 0.03 * 0.1**share), seed=0)
     grid.sparsify(5.0, 2)
-    before = state_of(grid).halved()
+    before = state_of(grid).stored(True)
     no_update = score(grid_of(before), held_out)
 
     grid = grid_of(before)
