@@ -206,7 +206,7 @@ def _cameras(table: PosesBounds, folder: ImageFolder, *, exact: bool) -> Cameras
         raise SceneError(counted(faults))
     actual = torch.tensor([(file.width, file.height) for file in files], dtype=torch.float64)  # (N, 2)
     ratio = actual / table.sizes
-    focal = table.focals[:, None] * ratio
+    focal = table.focals * ratio
     centre = actual / 2 if table.centres is None else table.centres * ratio
     return Cameras(
         camera_to_worlds=table.poses[:, :3].float(),

@@ -2,8 +2,8 @@
 
 A row of 17 numbers is a 3 x 5 matrix, row by row, and two depths. The matrix has the camera's axes down, right and
 backwards and its place, camera-to-world, and as its last column height, width and focal length in pixels. A row of 14
-lacks that column; `hwf_cxcy.npy` beside it then holds height, width, focal length and the principal point, for all
-images or for each.
+lacks that column; `hwf_cxcy.npy` beside it then holds height, width, focal length (or one along each axis) and the
+principal point, for all images or for each.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PosesBounds:
     sizes: Tensor
     """(N, 2) width and height in pixels."""
     focals: Tensor
-    """(N,) focal length in pixels of an image of that size."""
+    """(N, 2) focal lengths fx and fy in pixels of an image of that size."""
     centres: Tensor | None = None
     """(N, 2) principal point in pixels; the image's centre where it is not stated."""
 
@@ -65,10 +65,10 @@ def read_poses_bounds(folder: Path, near: float | None = None, far: float | None
         raise SceneError(counted(faults))
     if table.shape[1] == 17:
         matrices, intrinsics = table[:, :15].reshape(-1, 3, 5), None
-        shapes = matrices[:, :, 4]  # height, width, focal length
+        shapes = matrices[:, [0, 1, 2, 2], 4]  # height, width, focal length twice
     else:
         matrices, intrinsics = table[:, :12].reshape(-1, 3, 4), _read_intrinsics(folder, len(table))
-        shapes = intrinsics[:, :3]
+        shapes = intrinsics[:, :4]
     down, right, back, place = (matrices[:, :, column] for column in range(4))
     poses = compose(torch.from_numpy(np.stack([right, -down, back], -1)), torch.from_numpy(place.copy()))
     _check_rows(path, poses, shapes)
@@ -77,8 +77,8 @@ def read_poses_bounds(folder: Path, near: float | None = None, far: float | None
         poses=poses,
         bounds=torch.from_numpy(_bounds(path, table[:, -2:], near, far)),
         sizes=torch.from_numpy(shapes[:, [1, 0]].copy()),
-        focals=torch.from_numpy(shapes[:, 2].copy()),
-        centres=None if intrinsics is None else torch.from_numpy(intrinsics[:, 3:].copy()),
+        focals=torch.from_numpy(shapes[:, 2:].copy()),
+        centres=None if intrinsics is None else torch.from_numpy(intrinsics[:, 4:].copy()),
     )
 
 
@@ -99,35 +99,41 @@ def _not_finite(table: np.ndarray) -> list[int]:
 
 
 def _read_intrinsics(folder: Path, count: int) -> np.ndarray:
-    """Height, width, focal length, cx and cy of each image (N, 5)."""
+    """Height, width, fx, fy, cx and cy of each image (N, 6)."""
     path = folder / INTRINSICS_FILE
     if not path.is_file():
         raise SceneError(
             f"{folder / FILE} has rows of 14 numbers, without sizes and focal lengths, and there is no {path.name} "
-            "(height, width, focal length, cx, cy) beside it"
+            "(height, width, focal length or fx and fy, cx, cy) beside it"
         )
     table = _read(path)
-    rows = table.reshape(1, -1) if table.size == 5 else table.T if table.shape == (5, count) and count != 5 else table
-    if rows.ndim != 2 or rows.shape[1] != 5 or len(rows) not in (1, count):
+    rows = table
+    if table.size in (5, 6):
+        rows = table.reshape(1, -1)
+    elif table.ndim == 2 and table.shape[0] in (5, 6) and table.shape[1] == count and count not in (5, 6):
+        rows = table.T
+    if rows.ndim != 2 or rows.shape[1] not in (5, 6) or len(rows) not in (1, count):
         raise SceneError(
-            f"{path} must hold five numbers, or five for each of {count} images, not the shape {table.shape}"
+            f"{path} must hold five or six numbers, or so many for each of {count} images, not the shape {table.shape}"
         )
     if not np.isfinite(rows).all():
         raise SceneError(f"{path} holds numbers that are not finite")
-    return np.broadcast_to(rows, (count, 5))
+    if rows.shape[1] == 5:
+        rows = rows[:, [0, 1, 2, 2, 3, 4]]
+    return np.broadcast_to(rows, (count, 6))
 
 
 def _check_rows(path: Path, poses: Tensor, shapes: np.ndarray) -> None:
     faults, shape_faults = [], []
-    for row, (pose, (height, width, focal)) in enumerate(zip(poses, shapes.tolist())):
+    for row, (pose, (height, width, *focals)) in enumerate(zip(poses, shapes.tolist())):
         try:
             check_pose(pose, f"{path}: row {row}")
         except SceneError as error:
             faults.append(f"{error}: its columns must be the camera's axes down, right, backwards, camera-to-world")
-        if min(height, width) < 1 or focal <= 0:
+        if min(height, width) < 1 or min(focals) <= 0:
             shape_faults.append(
-                f"{path}: row {row} gives height {height:g}, width {width:g} and focal length {focal:g}; all must be "
-                "positive"
+                f"{path}: row {row} gives height {height:g}, width {width:g} and focal length {min(focals):g}; all "
+                "must be positive"
             )
     if kinds := [counted(kind) for kind in (faults, shape_faults) if kind]:
         raise SceneError("; ".join(kinds))

@@ -154,7 +154,7 @@ def _cameras(video: VideoFrames, table: PosesBounds, poses: Tensor, factor: int)
     count = len(video.cameras)
     actual = torch.tensor([[width, height]] * count, dtype=torch.float64)
     ratio = actual / table.sizes
-    focal = table.focals[:, None] * ratio
+    focal = table.focals * ratio
     centre = actual / 2 if table.centres is None else table.centres * ratio
     return Cameras(
         camera_to_worlds=poses,

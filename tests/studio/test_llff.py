@@ -141,8 +141,18 @@ def test_rows_of_14_numbers_with_intrinsics_beside_them(copy):
     torch.testing.assert_close(outputs.cameras.fx, whole.cameras.fx)
     assert outputs.cameras.cx.unique().tolist() == [14]
     assert outputs.cameras.cy.unique().tolist() == [7]
+    # With a focal length along each axis, as newer scenes have it; for all images, and for each.
+    six = np.array([height, width, focal, 2 * focal, width / 2 + 8, height / 2 - 4])
+    for numbers in (six, np.tile(six, (len(table), 1)), np.tile(six, (len(table), 1)).T):
+        np.save(copy / "hwf_cxcy.npy", numbers)
+        cameras = read(copy, downscale_factor=4).cameras
+        torch.testing.assert_close(cameras.fx, whole.cameras.fx)
+        torch.testing.assert_close(cameras.fy, 2 * whole.cameras.fy)
+        assert cameras.cx.unique().tolist() == [14]
+    np.save(copy / "hwf_cxcy.npy", np.array([height, width, focal, -focal, 1, 1]))
+    refused(copy, "row 0 gives height .* all must be positive")
     np.save(copy / "hwf_cxcy.npy", np.ones((3, 5)))
-    refused(copy, r"five numbers, or five for each of 12 images, not the shape \(3, 5\)")
+    refused(copy, r"five or six numbers, or so many for each of 12 images, not the shape \(3, 5\)")
 
 
 TABLES = {
