@@ -132,11 +132,15 @@ def render_rays(
     return RenderedPair(first, composite(fine, z_vals))
 
 
+Uniform = torch.Generator | Tensor
+"""A generator on the CPU, or the numbers from 0 to 1 that it would draw."""
+
+
 def even_samples(
-    near: Tensor, far: Tensor, count: int, *, lindisp: bool = False, random: torch.Generator | None = None
+    near: Tensor, far: Tensor, count: int, *, lindisp: bool = False, random: Uniform | None = None
 ) -> Tensor:
     """Ray parameters (N, count) from ``near`` to ``far`` (N,), moved at random between the middles of their neighbours
-    where there is a generator."""
+    where there is a generator, or where there are numbers (N, count)."""
     place = torch.linspace(0, 1, count, device=near.device, dtype=near.dtype)
     near, far = near[:, None], far[:, None]
     z_vals = 1 / (1 / near * (1 - place) + 1 / far * place) if lindisp else near * (1 - place) + far * place
@@ -144,17 +148,22 @@ def even_samples(
         return z_vals
     middles = 0.5 * (z_vals[:, 1:] + z_vals[:, :-1])
     upper, lower = torch.cat([middles, z_vals[:, -1:]], -1), torch.cat([z_vals[:, :1], middles], -1)
-    return lower + (upper - lower) * torch.rand(z_vals.shape, generator=random).to(z_vals)
+    return lower + (upper - lower) * _drawn(random, z_vals)
 
 
-def sample_pdf(bins: Tensor, weights: Tensor, count: int, *, random: torch.Generator | None = None) -> Tensor:
+def _drawn(random: Uniform, like: Tensor) -> Tensor:
+    numbers = random if isinstance(random, Tensor) else torch.rand(like.shape, generator=random)
+    return numbers.to(like)
+
+
+def sample_pdf(bins: Tensor, weights: Tensor, count: int, *, random: Uniform | None = None) -> Tensor:
     """Ray parameters (N, count) by the inverse of the distribution that weights describe.
 
     Args:
         bins: (N, B) ascending borders.
         weights: (N, B - 1) of the intervals between them.
-        count: how many; without a generator their ranks are even from 0 to 1.
-        random: on the CPU.
+        count: how many; their ranks are even from 0 to 1 where nothing is random.
+        random: a generator on the CPU, or the ranks (N, count).
     """
     weights = weights + 1e-5
     pdf = weights / weights.sum(-1, keepdim=True)
@@ -162,7 +171,7 @@ def sample_pdf(bins: Tensor, weights: Tensor, count: int, *, random: torch.Gener
     if random is None:
         ranks = torch.linspace(0, 1, count, device=cdf.device, dtype=cdf.dtype).expand(len(cdf), count)
     else:
-        ranks = torch.rand(len(cdf), count, generator=random).to(cdf)
+        ranks = _drawn(random, cdf.new_empty(len(cdf), count))
     above = torch.searchsorted(cdf, ranks.contiguous(), right=True)
     below = (above - 1).clamp(min=0)
     above = above.clamp(max=cdf.shape[-1] - 1)

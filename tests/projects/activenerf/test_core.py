@@ -171,6 +171,11 @@ def test_jitter_stays_between_the_middles_and_is_drawn_by_the_generator():
     torch.testing.assert_close(fixed[0], torch.linspace(2, 6, 5))
     moved = [even_samples(near, far, 5, random=torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(*moved)
+    numbers = torch.rand(50, 5, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(even_samples(near, far, 5, random=numbers), moved[0])
+    places = [sample_pdf(moved[0], torch.ones(50, 4), 5, random=drawn) for drawn in (numbers, torch.Generator())]
+    assert torch.equal(places[0], sample_pdf(moved[0], torch.ones(50, 4), 5, random=torch.Generator().manual_seed(3)))
+    assert not torch.equal(*places)
     assert bool(((moved[0] - fixed).abs() <= 0.5 + 1e-6).all())
     disparity = even_samples(near, far, 3, lindisp=True)
     assert float(disparity[0, 1]) == pytest.approx(3.0)
