@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def distortion_loss(
-    weights: Tensor, midpoints: Tensor, interval: float | Tensor, ray_id: Tensor, num_rays: int
+    weights: Tensor, midpoints: Tensor, interval: float | Tensor, ray_id: Tensor, num_rays: int | None = None
 ) -> Tensor:
     r"""Mean over rays of :math:`\sum_i \frac{1}{3} \delta w_i^2 + \sum_{i, j} w_i w_j |s_i - s_j|`.
 
@@ -18,13 +18,16 @@ def distortion_loss(
         midpoints: (M,) places s of the samples along their rays, usually in [0, 1]; no gradient is passed to them.
         interval: delta, the length of a sample in the same measure, or those of all samples (M,), without gradient.
         ray_id: (M,) int64, non-decreasing.
-        num_rays: by which the sum is divided.
+        num_rays: by which the sum is divided; by default by as many as there are up to the last one with a sample, as
+            the released codes' library does (torch_efficient_distloss).
 
     Example:
         >>> weights, midpoints = torch.tensor([0.5, 0.5, 0.8]), torch.tensor([0.25, 0.75, 0.25])
-        >>> distortion_loss(weights, midpoints, 0.5, torch.tensor([0, 0, 1]), num_rays=2)
+        >>> distortion_loss(weights, midpoints, 0.5, torch.tensor([0, 0, 1]))
         tensor(0.2200)
     """
+    if num_rays is None:
+        num_rays = int(ray_id[-1]) + 1 if len(ray_id) else 1
     return _Distortion.apply(weights, midpoints, interval, ray_id, num_rays)
 
 

@@ -52,7 +52,7 @@ class BoundedFieldModel(DvgoModel):
     def distortion(self, rendering: DvgoRendering) -> Tensor:
         """Distortion loss of rendered rays."""
         places = self._places(rendering)
-        return distortion_loss(rendering.weights, places, 1 / self._steps, rendering.ray_id, _rays(rendering))
+        return distortion_loss(rendering.weights, places, 1 / self._steps, rendering.ray_id)
 
     @property
     def _steps(self) -> int:

@@ -220,8 +220,7 @@ class MpiModel(RadianceModel):
 
     def distortion(self, rendering: MpiRendering) -> Tensor:
         """Distortion loss of rendered rays."""
-        rays = len(rendering.alphainv_last)
-        return distortion_loss(rendering.weights, rendering.s, 1 / rendering.num_steps, rendering.ray_id, rays)
+        return distortion_loss(rendering.weights, rendering.s, 1 / rendering.num_steps, rendering.ray_id)
 
     # Training
 

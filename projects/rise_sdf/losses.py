@@ -87,4 +87,4 @@ def _distortion(samples: SurfaceSamples) -> Tensor:
     if not len(sections.ray_id):
         return samples.weights.sum()
     lengths = sections.t_end - sections.t_start
-    return distortion_loss(samples.weights, sections.middle, lengths, sections.ray_id, samples.num_rays)
+    return distortion_loss(samples.weights, sections.middle, lengths, sections.ray_id)

@@ -47,9 +47,17 @@ def test_many_rays_lose_no_precision():
     torch.testing.assert_close(grad.double().view(count, length), exact, rtol=1e-5, atol=1e-12)
 
 
-def test_no_samples():
+def test_rays_behind_the_last_sample_do_not_count_by_default():
+    weights, midpoints, interval, ray_id, rays = case()
+    assert float(distortion_loss(weights, midpoints, interval, ray_id) * 7) == pytest.approx(
+        float(distortion_loss(weights, midpoints, interval, ray_id, rays) * 8)
+    )
+
+
+@pytest.mark.parametrize("rays", [4, None])
+def test_no_samples(rays):
     weights = torch.zeros(0, requires_grad=True)
-    loss = distortion_loss(weights, torch.zeros(0), 0.1, torch.zeros(0, dtype=torch.long), 4)
+    loss = distortion_loss(weights, torch.zeros(0), 0.1, torch.zeros(0, dtype=torch.long), rays)
     assert float(loss) == 0
     loss.backward()
     assert weights.grad.shape == (0,)
