@@ -59,7 +59,7 @@ class DirectMPIGO(VoxelField):
         num_voxels: about how many voxels each grid has.
         mpi_depth: D, planes; the rest of ``num_voxels`` is shared by x and y in the proportion of the box.
         fast_color_thres: samples whose opacity, or weight, is not above this are left out; none where it is 0.
-        rgbnet_dim: channels of ``k0``.
+        rgbnet_dim: channels of ``k0``; with 0 it has 3, which are colours before the sigmoid, and there is no network.
         rgbnet_depth, rgbnet_width: layers and hidden width of the colour network.
         viewbase_pe, spatial_pe: frequencies in the encodings of the viewing direction and of the position.
         act_type: activation of the colour network, ``"relu"``, ``"gauss"`` or ``"lkrelu"``.
@@ -101,16 +101,17 @@ class DirectMPIGO(VoxelField):
         # Everything starts on the CPU, wherever the corners were computed.
         self.register_buffer("xyz_min", torch.as_tensor(xyz_min, dtype=torch.float32).cpu().clone())
         self.register_buffer("xyz_max", torch.as_tensor(xyz_max, dtype=torch.float32).cpu().clone())
-        self.register_buffer("viewfreq", frequency_bands(viewbase_pe))
-        self.register_buffer("posfreq", frequency_bands(spatial_pe))
+        if rgbnet_dim:
+            self.register_buffer("viewfreq", frequency_bands(viewbase_pe))
+            self.register_buffer("posfreq", frequency_bands(spatial_pe))
         self._set_resolution(num_voxels)
         box = (self.xyz_min, self.xyz_max)
         self.density = DenseGrid(1, self.world_size, *box, align_corners=align_corners)
-        self.k0 = DenseGrid(rgbnet_dim, self.world_size, *box, align_corners=align_corners)
+        self.k0 = DenseGrid(rgbnet_dim or 3, self.world_size, *box, align_corners=align_corners)
         self.act_shift = DenseGrid(1, (1, 1, mpi_depth), *box, align_corners=align_corners)
         self.act_shift.grid.data[0, 0, 0, 0] = plane_shifts(mpi_depth, self.voxel_size_ratio)
         self.act_shift.requires_grad_(False)
-        self.rgbnet = self._make_rgbnet()
+        self.rgbnet = self._make_rgbnet() if rgbnet_dim else None
         self.mask_cache = MaskGrid(torch.ones(self.world_size, dtype=torch.bool) if mask is None else mask.cpu(), *box)
 
     def settings(self) -> dict[str, int | float | bool | str]:
@@ -192,6 +193,8 @@ class DirectMPIGO(VoxelField):
 
     def colours(self, features: Tensor, points: Tensor, viewdirs: Tensor, ray_id: Tensor) -> Tensor:
         """Colours (M, 3) in [0, 1] of samples with features (M, C) at points (M, 3) on rays of directions (N, 3)."""
+        if self.rgbnet is None:
+            return features.sigmoid()
         unit = ((points - self.xyz_min) / (self.xyz_max - self.xyz_min)).flip(-1) * 2 - 1  # (z, y, x) in [-1, 1]
         position = positional_encoding(unit, self.posfreq)
         view = positional_encoding(viewdirs, self.viewfreq)[ray_id]

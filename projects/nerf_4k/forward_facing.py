@@ -82,6 +82,8 @@ class MpiModel(RadianceModel):
     def populate_modules(self) -> None:
         """An empty field, until the first step replaces it."""
         super().populate_modules()
+        if self.config.encoder.rgbnet_dim < 1:
+            raise SceneError("--pipeline.model.encoder.rgbnet-dim must be at least 1")
         box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
         try:
             mpi_resolution(*box, _growth(self.config.encoder)[0], self.config.encoder.mpi_depth)

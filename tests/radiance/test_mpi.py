@@ -9,6 +9,7 @@ import torch
 from perception.radiance.distortion import distortion_loss
 from perception.radiance.mpi import DirectMPIGO, mpi_resolution
 from perception.radiance.optim import MaskedAdam
+from perception.radiance.released import released_field, released_kwargs
 
 CASE = torch.load(Path(__file__).parents[1] / "data/reference/nerf_4k/mpi_encoder.pt", weights_only=False)
 BOX = ([-1.0, -1, -1], [1.0, 1, 1])
@@ -105,6 +106,18 @@ def test_colours_use_position_and_direction(act_type):
         x = activation(x @ layer.weight.T + layer.bias)
     colour = (x @ field.rgbnet[3].weight.T + field.rgbnet[3].bias).sigmoid()
     torch.testing.assert_close(field.colours(features, points, view, torch.tensor([0])), colour)
+
+
+def test_colours_without_a_network():
+    field = DirectMPIGO(*BOX, num_voxels=512, mpi_depth=8, rgbnet_dim=0)
+    assert field.rgbnet is None
+    assert tuple(field.k0.grid.shape[:2]) == (1, 3)
+    assert not {"viewfreq", "posfreq"} & field.state_dict().keys()
+    field.k0.grid.data[0] = torch.tensor([0.0, 2.0, -1.0])[:, None, None, None]
+    rendered = field(*straight_rays(4))
+    torch.testing.assert_close(rendered.raw_rgb[0], torch.tensor([0.0, 2.0, -1.0]).sigmoid())
+    again = released_field(released_kwargs(field), field.state_dict())
+    assert torch.equal(again.k0.grid, field.k0.grid)
 
 
 def test_background_bounds_and_empty_rays():
