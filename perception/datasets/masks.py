@@ -7,6 +7,7 @@ together with all the rest, are passed over.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,14 +25,19 @@ class MaskCrop:
     top: int
     inside: np.ndarray
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.inside.shape
+
     def bounds(self) -> tuple[int, int, int, int]:
         """The upright box around it as xyxy."""
-        height, width = self.inside.shape
+        height, width = self.shape
         return self.left, self.top, self.left + width, self.top + height
 
     def reduced(self, factor: int) -> MaskCrop:
         """In an image `factor` times as small: pixels of which half and more is inside, else all that have a share."""
-        height, width = self.inside.shape
+        height, width = self.shape
         left, top = self.left // factor, self.top // factor
         before = self.top - top * factor, self.left - left * factor
         after = -(before[0] + height) % factor, -(before[1] + width) % factor
@@ -43,7 +49,7 @@ class MaskCrop:
 
     def within(self, window: Window) -> np.ndarray | None:
         """The mask in a window, bool (height, width) of the window; None if nothing of it lies there."""
-        height, width = self.inside.shape
+        height, width = self.shape
         left, top = max(self.left, window.left), max(self.top, window.top)
         right, bottom = min(self.left + width, window.right), min(self.top + height, window.bottom)
         if left >= right or top >= bottom:
@@ -54,6 +60,26 @@ class MaskCrop:
         whole = np.zeros((window.height, window.width), bool)
         whole[top - window.top : bottom - window.top, left - window.left : right - window.left] = part
         return whole
+
+
+class PackedMask(MaskCrop):
+    """The same in about a hundredth of the memory: its pixels are made anew each time that one asks for them."""
+
+    def __init__(self, mask: MaskCrop, left: int, top: int) -> None:
+        """Packs a mask whose first pixel is (left, top) from now on."""
+        # The attributes of a frozen class.
+        packed = zlib.compress(np.packbits(mask.inside), level=1)
+        vars(self).update(left=left, top=top, _shape=mask.shape, _packed=packed)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._shape
+
+    @property
+    def inside(self) -> np.ndarray:
+        height, width = self._shape
+        bits = np.frombuffer(zlib.decompress(self._packed), np.uint8)
+        return np.unpackbits(bits, count=height * width).view(bool).reshape(height, width)
 
 
 def valid_polygons(segmentation: Sequence) -> list[list[float]]:

@@ -1,6 +1,7 @@
 """Segmentations as masks: COCO's rule for polygons, all three forms, parts that are none, and cutting into patches."""
 
 import json
+import pickle
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from pycocotools.coco import COCO
 import perception.datasets.coco  # noqa: F401  (registers CocoObjects)
 from perception.datasets.coco_patches import PatchParams, patches_of, split_coco
 from perception.datasets.dota import Patch
-from perception.datasets.masks import object_mask
+from perception.datasets.masks import MaskCrop, PackedMask, object_mask
 from perception.datasets.windows import Window
 from perception.engine.errors import UserError
 
@@ -32,6 +33,21 @@ def filled(segmentation, width, height):
 
 def by_coco(polygons, width, height):
     return rle.decode(rle.merge(rle.frPyObjects(polygons, height, width))).astype(bool)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (1, 1), (1, 30), (13, 7), (160, 240)])
+def test_packed_masks_are_the_same(shape):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    plain = MaskCrop(11, 5, np.hypot(x - 60, y - 40) % 50 < 30)
+    packed = pickle.loads(pickle.dumps(PackedMask(MaskCrop(3, 4, plain.inside), 11, 5)))
+    assert packed.inside.dtype == bool
+    assert packed.bounds() == plain.bounds()
+    for one, other in ((packed, plain), (packed.reduced(3), plain.reduced(3))):
+        assert (one.left, one.top, one.shape) == (other.left, other.top, other.inside.shape)
+        assert np.array_equal(one.inside, other.inside)
+    windows = [Window(0, 0, 12, 6), Window(5, 0, 60, 90), Window(0, 0, 3, 3)]
+    assert all(np.array_equal(packed.within(window), plain.within(window)) for window in windows)
+    assert len(pickle.dumps(packed)) < 300 + plain.inside.size / 16
 
 
 def test_the_rule_of_polygons():

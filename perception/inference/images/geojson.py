@@ -28,7 +28,7 @@ def feature_collection(found: Detections, factor: int, classes: Sequence[str]) -
     """
     polygons = shapely.set_precision(shapely.polygons(found.corners().astype(np.float64)), _GRID, mode="pointwise")
     if found.masks is not None:
-        polygons = [_covered(mask) if mask.inside.any() else box for mask, box in zip(found.masks, polygons)]
+        polygons = [_covered(mask, box) for mask, box in zip(found.masks, polygons)]
     features = []
     for polygon, label, score in zip(polygons, found.labels.tolist(), found.scores):
         placed = shapely.affinity.scale(polygon, factor, factor, origin=(0, 0))
@@ -50,9 +50,12 @@ def referenced(collection: dict[str, Any], georeference: Georeference) -> dict[s
     return {"type": "FeatureCollection", "crs": crs, "features": features}
 
 
-def _covered(mask: MaskCrop) -> shapely.Geometry:
-    """What a mask covers, as a valid polygon or several."""
-    changes = np.diff(np.pad(mask.inside, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+def _covered(mask: MaskCrop, empty: shapely.Geometry) -> shapely.Geometry:
+    """What a mask covers, as a valid polygon or several, or what stands for a mask without pixels."""
+    inside = mask.inside
+    if not inside.any():
+        return empty
+    changes = np.diff(np.pad(inside, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     row, column = np.nonzero(changes)  # starts and ends of runs, in turn
     top, start, end = mask.top + row[0::2], mask.left + column[0::2], mask.left + column[1::2]
     return shapely.union_all(shapely.box(start, top, end, top + 1)).simplify(0)

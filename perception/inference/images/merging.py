@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from perception.datasets.masks import PackedMask
 from perception.geometry.suppression import Conflict, suppress
 from perception.inference.images.joining import joinable, union
 from perception.inference.images.results import Detections, MaskCrop
@@ -110,7 +111,8 @@ class TileMerger:
             best = max(group, key=lambda index: whole.scores[index])
             mask = union([whole.masks[index] for index in group])
             box = np.asarray(mask.bounds(), np.float32)[None]
-            joined.append(Detections(box, whole.scores[[best]], whole.labels[[best]], [mask]))
+            packed = PackedMask(mask, mask.left, mask.top)
+            joined.append(Detections(box, whole.scores[[best]], whole.labels[[best]], [packed]))
             sources.append(numbers.setdefault(tuple(tile[group].tolist()), len(self._found) + len(numbers)))
             own = [windows[index] for index in group]
             cut.append(any(_goes_on(sides[index], windows[index], own) for index in group))
@@ -135,11 +137,11 @@ def _chosen(found: Detections, kept: Sequence[int] | np.ndarray) -> Detections:
 
 
 def _moved(found: Detections, window: Window) -> Detections:
-    """Detections of a window in the image's pixels."""
+    """Detections of a window in the image's pixels; their masks wait for those of the other windows, and so packed."""
     shift = [window.left, window.top, 0, 0, 0] if found.rotated else [window.left, window.top] * 2
     masks = found.masks
     if masks is not None:
-        masks = [MaskCrop(mask.left + window.left, mask.top + window.top, mask.inside) for mask in masks]
+        masks = [PackedMask(mask, mask.left + window.left, mask.top + window.top) for mask in masks]
     return Detections(found.boxes + np.asarray(shift, found.boxes.dtype), found.scores, found.labels, masks)
 
 
@@ -167,12 +169,10 @@ def _overlaps(whole: Detections, first: np.ndarray, second: np.ndarray) -> tuple
 def _mask_overlap(first: MaskCrop, second: MaskCrop) -> tuple[float, float]:
     """Intersection over union, and over the first."""
     left, top = max(first.left, second.left), max(first.top, second.top)
-    parts = []
-    for mask in (first, second):
-        rows, columns = slice(top - mask.top, None), slice(left - mask.left, None)
-        parts.append(mask.inside[rows, columns])
+    pixels = [mask.inside for mask in (first, second)]
+    parts = [inside[top - mask.top :, left - mask.left :] for inside, mask in zip(pixels, (first, second))]
     height, width = (min(sizes) for sizes in zip(*(part.shape for part in parts)))
     shared = int((parts[0][:height, :width] & parts[1][:height, :width]).sum())
-    area1, area2 = int(first.inside.sum()), int(second.inside.sum())
+    area1, area2 = (int(inside.sum()) for inside in pixels)
     union = area1 + area2 - shared
     return (shared / union if union else 0.0), (shared / area1 if area1 else 0.0)

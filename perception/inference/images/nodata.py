@@ -45,7 +45,7 @@ def _shares(found: Detections, valid: np.ndarray) -> np.ndarray:
     if found.masks is not None:
         shares = np.ones(len(found.masks))
         for index, mask in enumerate(found.masks):
-            height, width = mask.inside.shape
+            height, width = mask.shape
             part = valid[mask.top : mask.top + height, mask.left : mask.left + width]
             shares[index] = part[mask.inside].mean() if mask.inside.any() else 1.0
         return shares

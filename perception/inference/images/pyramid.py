@@ -17,6 +17,7 @@ import torch
 
 from perception.datasets.windows import Window
 from perception.engine.errors import UserError
+from perception.engine.memory import returning_freed_memory
 from perception.geometry.level_merging import (
     ACROSS_LEVELS,
     WITHIN_LEVEL,
@@ -191,7 +192,7 @@ class PyramidPredictor:
         done = collected.restore(source, kept)
         started = time.perf_counter()
         with closing(prefetch(self._batches(raster, places[done:], say, source.name), 1)) as batches:
-            for batch in batches:
+            for batch in returning_freed_memory(batches):
                 for place, found in zip(batch.places, self._predicted(batch), strict=True):
                     collected.add(place, found)
                 finished = batch.places[-1].number + 1

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from perception.engine.errors import UserError
+from perception.engine.memory import returning_freed_memory
 from perception.inference.attempts import Attempts
 from perception.inference.batching import prefetch
 from perception.inference.images.detector import Detector, Prepared
@@ -97,7 +98,8 @@ class TiledPredictor:
             reading=raster.reading,
         )
         with closing(raster), closing(prefetch(self._batches(raster, cut), 1)) as batches:
-            results = _noted(self._results(batches, overview), source.name, len(cut), note)
+            results = self._results(returning_freed_memory(batches), overview)
+            results = _noted(results, source.name, len(cut), note)
             try:
                 first = next(results)
                 yield sample, self._joined(chain([first], results), raster, overview, type(first[1]))

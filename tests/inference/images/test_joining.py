@@ -1,9 +1,13 @@
 """Masks of objects that no single tile shows whole."""
 
+import json
+
 import numpy as np
 import pytest
 
-from perception.inference.images import joining
+from perception.inference.images import joining, merging
+from perception.inference.images.box_records import box_entries
+from perception.inference.images.geojson import feature_collection
 from perception.inference.images.joining import union
 from perception.inference.images.merging import TileMerger
 from perception.inference.images.results import Detections, MaskCrop, crop_masks
@@ -160,6 +164,26 @@ def test_two_detections_of_an_object_in_each_tile_become_two():
 
     found = merged([mask], 700, 200, Tiling(400, 100), change=doubled)
     assert [crop.bounds() for crop in found.masks] == [(100, 60, 600, 140), (100, 64, 600, 140)]
+
+
+def test_masks_are_packed_until_they_are_needed(monkeypatch):
+    """What is written is the same without, byte by byte; what is kept is much less than a byte a pixel."""
+    places = [(110 + 240 * i, 90 + 170 * j, 30 + (19 * i + 31 * j) % 110) for i in range(5) for j in range(4)]
+    masks = [*discs(1300, 800, *places), np.zeros((800, 1300), bool)]
+    masks[3][60:80] = False
+
+    def written():
+        found = merged(masks, 1300, 800, Tiling(400, 100), labels=np.arange(len(masks)) % 3)
+        entries = box_entries(found, 1300, 800, 1, "abc")
+        return found, json.dumps([entries, feature_collection(found, 1, "abc")])
+
+    found, text = written()
+    kept = sum(len(vars(mask)["_packed"]) for mask in found.masks)
+    assert kept < sum(mask.inside.size for mask in found.masks) / 30
+    monkeypatch.setattr(merging, "PackedMask", lambda mask, left, top: MaskCrop(left, top, mask.inside))
+    plain, expected = written()
+    assert text == expected
+    assert all(np.array_equal(*pair) for pair in zip(whole(found, 1300, 800), whole(plain, 1300, 800)))
 
 
 def test_a_whole_beats_a_part_and_a_lone_part_stays():
