@@ -18,7 +18,7 @@ from perception.ops.trilinear import trilinear_scatter
 from perception.radiance.dvgo import DirectVoxGO
 from perception.radiance.dvgo_settings import CoarseSettings, FineSettings
 from perception.radiance.grids import MaskGrid
-from perception.radiance.sampling import sample_rays
+from perception.radiance.sampling import sample_around
 from perception.radiance.voxel_field import VoxelField
 
 ViewRays = tuple[int, Tensor, Tensor, Tensor]
@@ -162,14 +162,19 @@ def occupied_bounds(field: DirectVoxGO, threshold: float, enlarge: float = 1.05)
 
 @torch.no_grad()
 def count_views(field: DirectVoxGO, views: Views, *, near: float, stepsize: float) -> Tensor:
-    """How many views see each voxel, (X, Y, Z) float: those whose trilinear weights there sum to more than 1."""
+    """How many views see each voxel, (X, Y, Z) float: those whose trilinear weights there sum to more than 1.
+
+    As released, samples just outside of the box count with the weights that they have in its outermost voxels.
+    """
     num_voxels = field.density.grid[0, 0].numel()
     count = torch.zeros(num_voxels, device=field.xyz_min.device)
     stepdist = float(stepsize * field.voxel_size)
+    margin = (field.xyz_max - field.xyz_min) / (field.xyz_min.new_tensor(field.world_size) - 1).clamp(min=1)
     for _, chunks in itertools.groupby(views, key=lambda rays: rays[0]):
         seen = torch.zeros_like(count)
         for _, rays_o, rays_d, _ in chunks:
-            points = sample_rays(rays_o, rays_d, field.xyz_min, field.xyz_max, near=near, stepdist=stepdist).points
+            box = (field.xyz_min, field.xyz_max)
+            points = sample_around(rays_o, rays_d, *box, margin=margin, near=near, stepdist=stepdist).points
             ones = points.new_ones(len(points), 1)
             seen += trilinear_scatter(ones, field.density.corners(points))[:, 0]
         count += seen > 1
@@ -180,7 +185,9 @@ def count_views(field: DirectVoxGO, views: Views, *, near: float, stepsize: floa
 def clear_near_cameras(field: DirectVoxGO, cameras: Tensor, near: float, *, density: float = -100.0) -> None:
     """Give voxels within ``near`` world units of any camera (N, 3) a density at which nothing is ever learnt."""
     for plane, points in enumerate(field.grid_points()):
-        close = torch.cdist(points.reshape(-1, 3), cameras).amin(1) <= near  # (Y * Z,)
+        # Not by products of matrices, whose rounding would move the border.
+        distance = torch.cdist(points.reshape(-1, 3), cameras, compute_mode="donot_use_mm_for_euclid_dist")
+        close = distance.amin(1) <= near  # (Y * Z,)
         field.density.grid[0, 0, plane][close.view(points.shape[:2])] = density
 
 

@@ -46,6 +46,35 @@ def sample_rays(
 
 
 @torch.no_grad()
+def sample_around(
+    rays_o: Tensor,
+    rays_d: Tensor,
+    xyz_min: Tensor,
+    xyz_max: Tensor,
+    *,
+    margin: Tensor,
+    near: float,
+    stepdist: float,
+) -> RaySamples:
+    """The samples of :func:`sample_rays`, and those that follow where a ray has left the box or passes close to it.
+
+    A ray's first sample is the same: where it enters the box, or would if the box's sides went on.
+
+    Args:
+        rays_o, rays_d: (N, 3) origins and directions.
+        xyz_min, xyz_max: (3,) corners of the box.
+        margin: (3,) how far outside of the box samples are kept, world units.
+        near: smallest ray parameter, in units of ``|d|``.
+        stepdist: distance between samples, world units.
+    """
+    low, high = xyz_min - margin, xyz_max + margin
+    (first, direction, _), t_min = _steps(rays_o, rays_d, xyz_min, xyz_max, near, stepdist)
+    t_max = ray_aabb(rays_o, rays_d, low, high, near)[1]
+    count = ((t_max - t_min) * rays_d.norm(dim=-1) / stepdist).floor().clamp(min=0).long() + 1
+    return RaySamples(*_sample_rays(first, direction, count, low, high, stepdist), t_min)
+
+
+@torch.no_grad()
 def sample_occupied(
     rays_o: Tensor, rays_d: Tensor, xyz_min: Tensor, xyz_max: Tensor, mask: MaskGrid, *, near: float, stepdist: float
 ) -> RaySamples:

@@ -121,6 +121,34 @@ def test_views_of_voxels_are_counted_once_each():
     assert count[2].unique().tolist() == [1]
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_views_of_voxels_are_counted_as_released(align_corners):
+    made = DirectVoxGO(
+        [-1, -1.1, -0.9],
+        [1, 1, 1.2],
+        num_voxels=10**3,
+        num_voxels_base=10**3,
+        alpha_init=1e-2,
+        align_corners=align_corners,
+    )
+    views, expected = [], torch.zeros(made.world_size)
+    for number in range(3):
+        origin = F.normalize(torch.randn(3), dim=0) * 3
+        rays_d = 0.8 * torch.randn(150, 3) - origin  # some pass by the box, close or far
+        views.append((number, origin.expand_as(rays_d), rays_d, F.normalize(rays_d, dim=-1)))
+        # All samples of the length of the diagonal, also behind the box; its outermost voxels reach out of it.
+        ends = torch.stack([(made.xyz_min - origin) / rays_d, (made.xyz_max - origin) / rays_d])
+        first = ends.amin(0).amax(-1).clamp(min=0.2)
+        steps = torch.arange(int((torch.tensor(made.world_size) + 1.0).norm() / 0.5) + 1) * 0.5 * made.voxel_size
+        points = origin + rays_d[:, None] * (first[:, None] + steps / rays_d.norm(dim=-1, keepdim=True))[..., None]
+        unit = (points - made.xyz_min) / (made.xyz_max - made.xyz_min)
+        grid = torch.zeros(1, 1, *made.world_size, requires_grad=True)
+        where = (unit.flip(-1) * 2 - 1)[None, None]
+        F.grid_sample(grid, where, align_corners=align_corners).sum().backward()
+        expected += grid.grad[0, 0] > 1
+    assert torch.equal(count_views(made, views, near=0.2, stepsize=0.5), expected)
+
+
 def test_steps_from_coarse_to_fine():
     coarse = field(16**3, align_corners=True)
     clear_near_cameras(coarse, torch.tensor([[1.0, 1, 1]]), near=0.3)
