@@ -156,11 +156,14 @@ def synchronise_groups(k0: Tensor, groups: Tensor, codebook: Tensor, non_prune: 
         groups: (V,) from :func:`group_indices`.
         codebook: (K, C).
         non_prune: (V,) voxels that count and are set. ``None`` takes all, as the released code does: dropped voxels,
-            which hold 0, then pull codewords towards 0 and receive features again.
+            which hold 0, then pull codewords towards 0 and receive features again, and codewords without voxels become
+            0 (up to the last group that has any).
     """
     size = len(codebook)
     member = groups < size
-    if non_prune is not None:
+    if non_prune is None:
+        codebook[: int(groups.max()) + 1] = 0
+    else:
         member &= non_prune
     voxels = member.nonzero()[:, 0]
     group, values = groups[voxels], k0[voxels]

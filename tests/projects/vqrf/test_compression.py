@@ -177,6 +177,8 @@ def naive_groups(k0, groups, codebook, counted):
         members = (groups == code) & counted
         if members.any():
             codebook[code] = k0[members].mean(0)
+        elif counted.all() and code <= int(groups.max()):
+            codebook[code] = 0  # a mean over no voxel, as `torch_scatter` has it
         k0[members] = codebook[code]
     return k0, codebook
 
@@ -190,11 +192,12 @@ def test_groups_move_together(include_pruned):
     groups = group_indices(classes, torch.randint(0, 14, (400,)), 16)  # two codewords are not used
     assert len(groups[classes.keep].unique()) == int(classes.keep.sum())
     counted = torch.ones_like(non_prune) if include_pruned else non_prune
-    expected = naive_groups(k0, groups, codebook, counted & (groups < 16))
+    expected = naive_groups(k0, groups, codebook, counted)
     synchronise_groups(k0, groups, codebook, None if include_pruned else non_prune)
     torch.testing.assert_close(k0, expected[0])
     torch.testing.assert_close(codebook, expected[1])
     assert bool((k0[~non_prune] != 0).any()) == include_pruned
+    assert bool(codebook[14:].any()) != include_pruned
 
 
 def test_compressed_field_is_what_its_classes_say():
