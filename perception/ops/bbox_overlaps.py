@@ -11,7 +11,8 @@ __all__ = ["bbox_overlaps"]
 def bbox_overlaps(boxes1: Tensor, boxes2: Tensor, mode: str = "iou", aligned: bool = False, offset: int = 0) -> Tensor:
     r"""Intersection over union, or over the first box, of two sets of boxes.
 
-    A pair whose denominator is zero (boxes without area) gives NaN, as the definition does.
+    A pair whose denominator is zero (boxes without area) gives NaN, as the definition does. The denominator of boxes
+    whose corners are in the wrong order is at least ``offset``, as in mmcv.
 
     Args:
         boxes1: xyxy boxes in pixels, of shape :math:`(N, 4)`.
@@ -37,7 +38,7 @@ def bbox_overlaps(boxes1: Tensor, boxes2: Tensor, mode: str = "iou", aligned: bo
     base = _area(boxes1, offset)
     if mode == "iou":
         base = base + _area(boxes2, offset) - overlap
-    return (overlap / base).to(dtype)
+    return (overlap / base.clamp(min=offset)).to(dtype)
 
 
 def _area(boxes: Tensor, offset: int) -> Tensor:

@@ -24,6 +24,25 @@ def test_bbox_overlaps(mode, offset):
     torch.testing.assert_close(half.float(), expected, atol=5e-3, rtol=0)
 
 
+@pytest.mark.parametrize("offset", [0, 1])
+def test_bbox_overlaps_of_boxes_with_corners_in_the_wrong_order(offset):
+    ordered = torch.tensor([[0.0, 0, 8, 6], [3, 3, 3, 3]])
+    turned = torch.tensor([[7.0, 0, 2, 6], [9, 9, 3, 9], [20, 30, 11, 32]])
+    for first, second in ((ordered, turned), (turned, ordered), (turned, turned)):
+        for mode in ("iou", "iof"):
+            expected = torch.empty(len(first), len(second))
+            for i, a in enumerate(first.tolist()):
+                for j, b in enumerate(second.tolist()):
+                    area, other = ((x2 - x1 + offset) * (y2 - y1 + offset) for x1, y1, x2, y2 in (a, b))
+                    width = max(min(a[2], b[2]) - max(a[0], b[0]) + offset, 0)
+                    height = max(min(a[3], b[3]) - max(a[1], b[1]) + offset, 0)
+                    base = area + other - width * height if mode == "iou" else area
+                    divisor = max(base, offset)
+                    expected[i, j] = width * height / divisor if divisor else float("nan")
+            got = bbox_overlaps(first, second, mode, offset=offset)
+            torch.testing.assert_close(got, expected, equal_nan=True)
+
+
 def test_bbox_overlaps_of_nothing_and_of_boxes_without_area():
     boxes = some_boxes(3)[0]
     assert bbox_overlaps(boxes[:0], boxes).shape == (0, 3)
