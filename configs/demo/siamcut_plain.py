@@ -8,14 +8,16 @@ with read_base():
 
 model.update(siamese_points)
 model.backbone.update(dims=dims, radii=radii, num_samples=16)
-model.network.update(channels=64, vote_channels=64, num_proposals=32, vote_radius=0.6)
+model.network.update(channels=64, vote_channels=64, num_proposals=32, vote_radius=0.6, likeness_gain=30.0)
 
 train_dataloader.update(training)
 train_dataloader.dataset.update(siamese_points)
 val_dataloader.update(evaluation)
 test_dataloader = val_dataloader
 
+max_epochs = 3
 optim_wrapper.update(optimizer=adam)
+schedule[1].update(end=max_epochs, T_max=max_epochs)
 param_scheduler = schedule
 train_cfg.update(max_epochs=max_epochs, val_interval=max_epochs)
 default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)

@@ -215,6 +215,8 @@ class AdaFormer(nn.Module):
         attention: ``"vector"``, or ``"fp"`` for the paper's ablation.
         fps: the first stage samples by furthest points, and later ones take the first of these, which are furthest from
             each other again. Otherwise all take the first points, which trackers draw at random.
+        identity_blocks: the blocks' last layers begin with zeros, so that an untrained backbone is a PointNet++; short
+            runs get further. Otherwise they begin as any layer does.
 
     Shape:
         points (B, N, 3 + C) and the number of points of each stage to :class:`.levels.PointLevels`.
@@ -230,6 +232,7 @@ class AdaFormer(nn.Module):
         deform: bool = True,
         attention: Literal["vector", "fp"] = "vector",
         fps: bool = True,
+        identity_blocks: bool = False,
     ):
         super().__init__()
         widths = [in_channels, *(stage[-1] for stage in dims)]
@@ -246,6 +249,11 @@ class AdaFormer(nn.Module):
             )
             for number, (radius, width, stage) in enumerate(zip(radii, widths, dims, strict=False))
         )
+        if identity_blocks:
+            for stage in self.stages:
+                for layer in (stage.block.attn.proj, stage.block.mlp[-1]):
+                    nn.init.zeros_(layer.weight)
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, points: Tensor, num_points: Sequence[int]) -> PointLevels:
         levels = PointLevels.of_input(points)

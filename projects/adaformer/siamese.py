@@ -43,14 +43,24 @@ class P2BXCorr(nn.Module):
         in_channels: of the features.
         hidden_channels: of the layers.
         out_channels: of the result.
+        likeness_gain: factor of the cosine's first weights. A search point is known by its cosines alone, which differ
+            little between points and are one channel among many: with 1, as published, it takes long until they count.
 
     Shape:
         template features (B, C, M), search features (B, C, S), template positions (B, M, 3) to (B, out, S).
     """
 
-    def __init__(self, in_channels: int = 256, hidden_channels: int = 256, out_channels: int = 256):
+    def __init__(
+        self,
+        in_channels: int = 256,
+        hidden_channels: int = 256,
+        out_channels: int = 256,
+        likeness_gain: float = 1.0,
+    ):
         super().__init__()
         self.mlp = SharedMLP([4 + in_channels, hidden_channels, hidden_channels, hidden_channels])
+        with torch.no_grad():
+            self.mlp[0].conv.weight[:, 0] *= likeness_gain
         self.fea_layer = conv1d_stack([hidden_channels, hidden_channels], out_channels)
 
     def forward(self, template: Tensor, search: Tensor, template_xyz: Tensor) -> Tensor:
@@ -127,6 +137,7 @@ class SiameseNetwork(nn.Module):
         num_proposals: boxes.
         vote_radius: metres.
         vote_samples: votes of a proposal.
+        likeness_gain: see :class:`P2BXCorr`.
 
     Shape:
         template (B, M, 3 + C), search (B, N, 3 + C); the backbone keeps an eighth of both.
@@ -140,11 +151,12 @@ class SiameseNetwork(nn.Module):
         num_proposals: int = 64,
         vote_radius: float = 0.3,
         vote_samples: int = 16,
+        likeness_gain: float = 1.0,
     ):
         super().__init__()
         self.backbone = backbone
         self.conv_final = nn.Conv1d(backbone.out_channels, channels, 1)
-        self.xcorr = P2BXCorr(channels, channels, channels)
+        self.xcorr = P2BXCorr(channels, channels, channels, likeness_gain)
         self.rpn = VoteRPN(channels, vote_channels, num_proposals, vote_radius, vote_samples)
 
     def forward(self, template: Tensor, search: Tensor) -> SiameseOutput:

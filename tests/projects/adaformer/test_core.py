@@ -162,6 +162,29 @@ def test_groups_start_undeformed():
     assert module.group_reg.fc2.weight.grad.abs().max() > 1e-3
 
 
+def test_blocks_may_start_as_identities():
+    torch.manual_seed(0)
+    backbone = AdaFormer(3, identity_blocks=True, **TINY).eval()
+    options = {name: value for name, value in TINY.items() if name != "num_neighbours"}
+    plain = PointNet2SSG(3, fps=True, **options).eval()
+    for stage, module in zip(backbone.stages, plain.SA_modules, strict=True):
+        module.mlps[0].load_state_dict(stage.sa.state_dict())
+    points = torch.randn(2, 64, 6)
+    found, expected = backbone(points, (32, 16, 8)), plain(points, (32, 16, 8))
+    assert_close(found.features[-1], expected.features[-1], atol=1e-6, rtol=1e-6)
+    found.features[-1].square().sum().backward()
+    assert all(stage.block.attn.proj.weight.grad.abs().max() > 0 for stage in backbone.stages)
+
+
+def test_likeness_may_count_more_at_the_start():
+    weights = []
+    for gain in (1.0, 30.0):
+        torch.manual_seed(0)
+        weights.append(SiameseNetwork(PointNet2SSG(), likeness_gain=gain).xcorr.mlp[0].conv.weight.detach())
+    assert_close(weights[1][:, 0], 30 * weights[0][:, 0])
+    assert_close(weights[1][:, 1:], weights[0][:, 1:])
+
+
 def test_attention_does_not_depend_on_order_or_place():
     points, x = cloud()
     module = attention()
