@@ -11,7 +11,7 @@ from torch.optim import Adam
 
 from perception.datasets.tracklets.kitti import CATEGORIES, KittiTracklets
 
-max_epochs = 1
+max_epochs = 3
 tracklets = dict(
     type=KittiTracklets,
     data_root="data/demo/tracking/training",

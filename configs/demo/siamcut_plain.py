@@ -15,9 +15,7 @@ train_dataloader.dataset.update(siamese_points)
 val_dataloader.update(evaluation)
 test_dataloader = val_dataloader
 
-max_epochs = 3
 optim_wrapper.update(optimizer=adam)
-schedule[1].update(end=max_epochs, T_max=max_epochs)
 param_scheduler = schedule
 train_cfg.update(max_epochs=max_epochs, val_interval=max_epochs)
 default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
