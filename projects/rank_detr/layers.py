@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from perception.layers.blocks import FeedForward, SelfAttention
 from perception.layers.deformable_attention import MultiScaleDeformableAttention
 from perception.layers.position_encoding import sine_features
+from perception.layers.precision import at_least_float32
 
 
 def proposal_position_embedding(proposals: Tensor, num_feats: int, temperature: float = 10000.0) -> Tensor:
@@ -23,9 +24,9 @@ def proposal_position_embedding(proposals: Tensor, num_feats: int, temperature: 
         num_feats: channels per coordinate (half of the model width).
 
     Returns:
-        (B, Q, 4 * num_feats) float32, in the order cx, cy, w, h.
+        (B, Q, 4 * num_feats), in the order cx, cy, w, h; float32 for half-precision proposals.
     """
-    positions = proposals.float().sigmoid() * 2 * math.pi
+    positions = at_least_float32(proposals).sigmoid() * 2 * math.pi
     return sine_features(positions, num_feats, temperature).flatten(2)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from perception.layers.distributed import mean_over_ranks
+from perception.layers.precision import at_least_float32
 
 from .matching import RankDetrMatcher, Target, iou_and_giou
 from .transformer import RankDetrOutput
@@ -27,7 +28,7 @@ def giou_aware_classification_loss(
         logits: (..., K) z, with p = sigmoid(z).
         one_hot: (..., K) y, 1 at the class of a matched query.
         quality: (..., 1) or (..., K) t = (GIoU + 1) / 2 of a matched query's box, without gradient.
-        alpha: weight of positives; negatives weigh ``1 - alpha``.
+        alpha: weight of positives; negatives weigh ``1 - alpha``. Negative: all weigh 1.
         gamma: exponent of the modulating factors, which are part of the gradient.
 
     Returns:
@@ -36,7 +37,8 @@ def giou_aware_classification_loss(
     """
     prob = logits.sigmoid()
     target = one_hot * quality
-    weight = one_hot * alpha * (target - prob).abs() ** gamma + (1 - one_hot) * (1 - alpha) * prob**gamma
+    positive, negative = (alpha, 1 - alpha) if alpha >= 0 else (1, 1)
+    weight = one_hot * positive * (target - prob).abs() ** gamma + (1 - one_hot) * negative * prob**gamma
     return (weight * F.binary_cross_entropy_with_logits(logits, target, reduction="none")).sum()
 
 
@@ -74,8 +76,8 @@ class MatchedPairs:
         labels = torch.cat([t["labels"][index] for t, (_, index) in zip(targets, matches)])
         # Gathered through each image's own indices: the released code's running offset goes wrong once an image has
         # more targets than queries.
-        wanted = torch.cat([t["boxes"][index] for t, (_, index) in zip(targets, matches)]).float()
         matched = boxes[image, query]
+        wanted = torch.cat([t["boxes"][index] for t, (_, index) in zip(targets, matches)]).to(matched.dtype)
         return cls(image, query, labels, matched, wanted, iou_and_giou(matched, wanted)[1])
 
     def one_hot(self, logits: Tensor) -> Tensor:
@@ -100,10 +102,11 @@ class RankDetrCriterion(nn.Module):
         class_weight: weight of the classification terms.
         bbox_weight: weight of the L1 terms.
         giou_weight: weight of the GIoU terms.
-        k_one2many: how often each target is repeated in the one-to-many branch.
+        k_one2many: how often each target is repeated in the one-to-many branch; 0 leaves its losses out.
         lambda_one2many: weight of the one-to-many branch.
-        alpha: alpha of focal loss and GCL.
+        alpha: alpha of focal loss and GCL; negative for none.
         gamma: gamma of focal loss and GCL.
+        aux_loss: decoder layers before the last have losses of their own.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class RankDetrCriterion(nn.Module):
         lambda_one2many: float = 1.0,
         alpha: float = 0.25,
         gamma: float = 2.0,
+        aux_loss: bool = True,
     ) -> None:
         super().__init__()
         self.matcher = matcher
@@ -124,6 +128,7 @@ class RankDetrCriterion(nn.Module):
         self.weights = dict(loss_class=class_weight, loss_bbox=bbox_weight, loss_giou=giou_weight)
         self.k_one2many, self.lambda_one2many = k_one2many, lambda_one2many
         self.alpha, self.gamma = alpha, gamma
+        self.aux_loss = aux_loss
 
     def forward(self, output: RankDetrOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
         """All weighted terms; their sum is the training loss.
@@ -140,7 +145,7 @@ class RankDetrCriterion(nn.Module):
         terms = self.decoder_losses(output.logits[:, :, :one2one], output.boxes[:, :, :one2one], targets)
         terms.update(self.encoder_losses(output.enc_logits, output.enc_boxes, targets))
         losses = {name: value * self._weight(name) for name, value in terms.items()}
-        if len(output.group_sizes) > 1:
+        if len(output.group_sizes) > 1 and self.k_one2many > 0:
             k = self.k_one2many
             repeated = [Target(labels=t["labels"].repeat(k), boxes=t["boxes"].repeat(k, 1)) for t in targets]
             terms = self.decoder_losses(output.logits[:, :, one2one:], output.boxes[:, :, one2one:], repeated)
@@ -149,14 +154,16 @@ class RankDetrCriterion(nn.Module):
         return losses
 
     def decoder_losses(self, logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Unweighted terms of every decoder layer.
+        """Unweighted terms of every decoder layer, or of the last alone without ``aux_loss``.
 
         Args:
             logits: (L, B, Q, K).
             boxes: (L, B, Q, 4).
             targets: B images.
         """
-        logits, boxes = logits.float(), boxes.float()
+        if not self.aux_loss:
+            logits, boxes = logits[-1:], boxes[-1:]
+        logits, boxes = at_least_float32(logits), at_least_float32(boxes)
         matches, num_boxes = self.matcher(logits, boxes, targets), self._num_boxes(targets)
         class_loss = self._giou_aware_loss if self.giou_aware_class_loss and self.training else self._focal_loss
         losses: dict[str, Tensor] = {}
@@ -176,7 +183,7 @@ class RankDetrCriterion(nn.Module):
             boxes: (B, S, 4).
             targets: B images.
         """
-        logits, boxes = logits.float(), boxes.float()
+        logits, boxes = at_least_float32(logits), at_least_float32(boxes)
         class_agnostic = [Target(labels=torch.zeros_like(t["labels"]), boxes=t["boxes"]) for t in targets]
         matches = self.matcher(logits[None], boxes[None], class_agnostic)[0]
         pairs = MatchedPairs.gather(boxes, class_agnostic, matches)

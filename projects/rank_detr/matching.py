@@ -13,6 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
+from perception.layers.precision import at_least_float32
+
 # Added to denominators in normalised units, where it is felt: a 0.003 x 0.003 box has a GIoU of 0.90 with itself.
 IOU_EPS = 1e-6
 
@@ -60,6 +62,7 @@ class RankDetrMatcher(nn.Module):
         giou_weight: weight of the GIoU cost.
         alpha: focal alpha.
         gamma: focal gamma.
+        softmax: classes exclude each other: p is a softmax, and the weighted cost counts ``-p`` instead of focal.
 
     Attributes:
         iteration: the training iteration, set by :class:`~projects.rank_detr.hooks.MatcherIterationHook`. -1, the
@@ -75,11 +78,13 @@ class RankDetrMatcher(nn.Module):
         giou_weight: float = 2.0,
         alpha: float = 0.25,
         gamma: float = 2.0,
+        softmax: bool = False,
     ) -> None:
         super().__init__()
         self.change_iter, self.iou_order_alpha = change_iter, iou_order_alpha
         self.class_weight, self.bbox_weight, self.giou_weight = class_weight, bbox_weight, giou_weight
         self.alpha, self.gamma = alpha, gamma
+        self.softmax = softmax
         self.iteration = -1
 
     @property
@@ -96,17 +101,23 @@ class RankDetrMatcher(nn.Module):
             target: n objects.
 
         Returns:
-            (..., Q, n) float32.
+            (..., Q, n), float32 for half-precision predictions.
         """
-        prob = logits.float().sigmoid()[..., target["labels"]]
-        boxes, wanted = boxes.float()[..., :, None, :], target["boxes"].float()
+        logits, boxes = at_least_float32(logits), at_least_float32(boxes)[..., :, None, :]
+        prob = (logits.softmax(-1) if self.softmax else logits.sigmoid())[..., target["labels"]]
+        wanted = target["boxes"].to(boxes.dtype)
         iou, giou = iou_and_giou(boxes, wanted)
         if self.high_order:
             return -prob * iou**self.iou_order_alpha
+        l1 = (boxes - wanted).abs().sum(-1)
+        return self.class_weight * self._class_cost(prob) + self.bbox_weight * l1 - self.giou_weight * giou
+
+    def _class_cost(self, prob: Tensor) -> Tensor:
+        if self.softmax:
+            return -prob
         positive = self.alpha * (1 - prob) ** self.gamma * -(prob + 1e-8).log()
         negative = (1 - self.alpha) * prob**self.gamma * -(1 - prob + 1e-8).log()
-        l1 = (boxes - wanted).abs().sum(-1)
-        return self.class_weight * (positive - negative) + self.bbox_weight * l1 - self.giou_weight * giou
+        return positive - negative
 
     @torch.no_grad()
     def forward(self, logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> list[list[tuple[Tensor, Tensor]]]:

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from perception.layers.deformable_attention import MultiScaleDeformableAttention
 from perception.layers.inverse_sigmoid import inverse_sigmoid
+from perception.layers.precision import at_least_float32
 
 from .head import RankDetrHead
 from .layers import DecoderLayer, EncoderLayer, proposal_position_embedding
@@ -158,7 +159,7 @@ class RankDetrDecoder(nn.Module):
                 layer, self.checkpointing, x, query_pos, reference[:, :, None] * ratios, memory, levels.spatial_shapes,
                 levels.mask, attn_mask,
             )  # fmt: skip
-            delta = head.reg_branches[i](x).float()
+            delta = at_least_float32(head.reg_branches[i](x))
             scores = head.cls_branches[i](x)
             logits.append(head.add_rank_bias(i, scores))
             boxes.append((delta + inverse_sigmoid(reference_with_grad, REFERENCE_EPS)).sigmoid())
@@ -293,7 +294,7 @@ class RankDetrTransformer(nn.Module):
         candidates, proposal_logits = encoder_proposals(memory, levels.mask, levels.spatial_shapes)
         candidates = self.memory_trans_norm(self.memory_trans_fc(candidates))
         enc_logits = head.cls_branches[head.num_layers](candidates)
-        enc_box_logits = head.reg_branches[head.num_layers](candidates).float() + proposal_logits
+        enc_box_logits = at_least_float32(head.reg_branches[head.num_layers](candidates)) + proposal_logits
 
         # topk sorts: row i is the proposal of rank i, and the one-to-one group takes the best.
         chosen = enc_logits[..., 0].topk(num_queries, dim=1).indices

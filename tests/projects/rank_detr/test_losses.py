@@ -71,6 +71,28 @@ def test_high_order_cost_by_hand_and_monotone():
     assert (matcher.cost(probabilities, half.expand(9, 4), target)[:, 0].diff() < 0).all()
 
 
+def test_gcl_without_alpha():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 3, generator=generator)
+    one_hot, quality = F.one_hot(torch.tensor([0, 2, 1, 1]), 3).float(), torch.rand(4, 1, generator=generator)
+    prob, target = logits.sigmoid(), one_hot * quality
+    weight = torch.where(one_hot > 0, (target - prob).abs(), prob) ** 2
+    expected = F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")
+    assert_close(giou_aware_classification_loss(logits, one_hot, quality, alpha=-1), expected)
+
+
+def test_cost_of_classes_that_exclude_each_other():
+    """The released matcher's "ce_cost"."""
+    matcher = RankDetrMatcher(softmax=True, class_weight=3.0, bbox_weight=0.0, giou_weight=0.0)
+    logits = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    target = targets(4)[0]
+    boxes = target["boxes"][:1].expand(7, 4)
+    assert_close(matcher.cost(logits, boxes, target), -3 * logits.softmax(-1)[:, target["labels"]])
+    matcher.iteration = matcher.change_iter
+    expected = -logits.softmax(-1)[:, target["labels"]] * iou_and_giou(boxes[:, None], target["boxes"])[0] ** 4
+    assert_close(matcher.cost(logits, boxes, target), expected)
+
+
 def test_cost_can_stay_weighted():
     matcher = RankDetrMatcher(change_iter=None)
     matcher.iteration = 10**9
@@ -116,6 +138,32 @@ def test_one_to_many_branch_can_be_left_out():
     losses = RankDetrCriterion(RankDetrMatcher())(output, targets(3, 1))
     assert len(losses) == 3 * LAYERS + 3
     assert not any(name.endswith("one2many") for name in losses)
+
+
+@pytest.mark.parametrize(("options", "left_out"), [(dict(k_one2many=0), "_one2many"), (dict(aux_loss=False), "_0")])
+def test_losses_that_are_switched_off(options, left_out):
+    output = TinyRankDetr().randomise(torch.Generator().manual_seed(0))(*features(torch.Generator().manual_seed(1)))
+    wanted = targets(3, 1)
+    everything = RankDetrCriterion(RankDetrMatcher())(output, wanted)
+    some = RankDetrCriterion(RankDetrMatcher(), **options)(output, wanted)
+    earlier = ("_0", "_1", "_0_one2many", "_1_one2many") if left_out == "_0" else ("_one2many",)
+    assert some.keys() == {name for name in everything if not name.endswith(earlier)}
+    for name, value in some.items():
+        assert_close(value, everything[name])
+
+
+def test_double_precision_stays():
+    model = TinyRankDetr().randomise(torch.Generator().manual_seed(0))
+    feats, masks = features(torch.Generator().manual_seed(1))
+    single = model(feats, masks)
+    double = model.double()([feat.double() for feat in feats], masks)
+    assert {double.logits.dtype, double.boxes.dtype, double.enc_boxes.dtype} == {torch.float64}
+    assert_close(double.enc_boxes, single.enc_boxes.double(), rtol=0, atol=1e-5)
+    criterion = RankDetrCriterion(RankDetrMatcher())
+    losses = criterion(double, targets(3, 1))
+    for name, value in criterion(single, targets(3, 1)).items():
+        assert losses[name].dtype == torch.float64
+        assert_close(losses[name], value.double(), rtol=1e-3, atol=1e-4)
 
 
 def test_encoder_learns_objectness_on_channel_zero():
