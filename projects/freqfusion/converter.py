@@ -60,6 +60,7 @@ SEGNEXT_RULES = [
     *_same(
         "backbone",
         "decode_head.freqfusions",
+        "decode_head.low2high_convs",
         "decode_head.squeeze",
         "decode_head.hamburger",
         "decode_head.align",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
+import torch
 from mmseg.models.decode_heads import LightHamHead, SegformerHead, UPerHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from .fusion import FreqFusion
 from .pyramid import add_top_down, adding_fusions, join_top_down, joining_fusions
@@ -33,17 +35,38 @@ class LightHamHeadFreqAware(_FreqAware, LightHamHead):
     Args:
         compress_ratio: of the fusions. (8 leaves SegNeXt-T a number of channels that cannot be normalised.)
         freq_fusion: other settings of :class:`~projects.freqfusion.fusion.FreqFusion`; default: :data:`SEGNEXT`.
+        low2high_residual: add the upsampled map of the level above, projected, to each sharpened one, and join channels
+            without regard to groups. (An option of the released head that no released configuration uses.)
         **kwargs: of ``LightHamHead``.
     """
 
-    def __init__(self, compress_ratio: int = 4, freq_fusion: dict | None = None, **kwargs):
+    def __init__(
+        self,
+        compress_ratio: int = 4,
+        freq_fusion: dict | None = None,
+        low2high_residual: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.freqfusions = joining_fusions(self.in_channels, compress_ratio, **{**SEGNEXT, **(freq_fusion or {})})
+        self.low2high_residual = low2high_residual
+        if low2high_residual:
+            pairs = itertools.pairwise(reversed(self.in_channels))
+            self.low2high_convs = nn.ModuleList(nn.Conv2d(deep, shallow, 1) for deep, shallow in pairs)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Logits (B, num_classes, H, W) at the size of the first map."""
-        joined = join_top_down(self._transform_inputs(inputs), self.freqfusions)
+        maps = self._transform_inputs(inputs)
+        joined = self._join_residual(maps) if self.low2high_residual else join_top_down(maps, self.freqfusions)
         return self.cls_seg(self.align(self.hamburger(self.squeeze(joined))))
+
+    def _join_residual(self, maps: Sequence[Tensor]) -> Tensor:
+        joined = maps[-1]
+        for shallow, fusion, conv in zip(reversed(maps[:-1]), self.freqfusions, self.low2high_convs):
+            _, shallow, deep = fusion(shallow, joined)
+            # The level above lies first among the joined channels.
+            joined = torch.cat([shallow + conv(deep[:, : conv.in_channels]), deep], 1)
+        return joined
 
 
 @MODELS.register_module()

@@ -48,6 +48,7 @@ class LocalSimGuidedSampler(nn.Module):
         norm: normalise the guides by groups of channels.
         direction_feat: "sim_concat" (the weights for detection, panoptic segmentation and Mask2Former) or "sim" (those
             for SegNeXt).
+        use_direct_scale: predict how far offsets reach; without, all of them are scaled by a quarter.
 
     Raises:
         ValueError: a setting that no weights exist for, or that cannot be built.
@@ -62,6 +63,7 @@ class LocalSimGuidedSampler(nn.Module):
         sim_dilation: int = 2,
         norm: bool = True,
         direction_feat: str = "sim_concat",
+        use_direct_scale: bool = True,
     ):
         super().__init__()
         if direction_feat not in DIRECTION_FEATURES:
@@ -72,16 +74,18 @@ class LocalSimGuidedSampler(nn.Module):
                 f"eighth (16, 64, 104, 120, ...), or norm=False"
             )
         self.groups, self.local_window, self.sim_dilation = groups, local_window, sim_dilation
-        self.direction_feat = direction_feat
+        self.direction_feat, self.use_direct_scale = direction_feat, use_direct_scale
         number = local_window**2 - 1
         joined = in_channels + number
         to_offset, to_scale = (number, in_channels) if direction_feat == "sim" else (joined, joined)
         lr_out, hr_out = 2 * groups * SCALE**2, 2 * groups
         padding = kernel_size // 2
         self.offset = nn.Conv2d(to_offset, lr_out, kernel_size, padding=padding)
-        self.direct_scale = nn.Conv2d(to_scale, lr_out, kernel_size, padding=padding)
+        if use_direct_scale:
+            self.direct_scale = nn.Conv2d(to_scale, lr_out, kernel_size, padding=padding)
         self.hr_offset = nn.Conv2d(to_offset, hr_out, kernel_size, padding=padding)
-        self.hr_direct_scale = nn.Conv2d(to_scale, hr_out, kernel_size, padding=padding)
+        if use_direct_scale:
+            self.hr_direct_scale = nn.Conv2d(to_scale, hr_out, kernel_size, padding=padding)
         self.norm_hr = nn.GroupNorm(in_channels // 8, in_channels) if norm else nn.Identity()
         self.norm_lr = nn.GroupNorm(in_channels // 8, in_channels) if norm else nn.Identity()
         self.register_buffer("init_pos", self._initial_position())
@@ -111,6 +115,8 @@ class LocalSimGuidedSampler(nn.Module):
             hr_sim = hr_x = torch.cat([hr_x, hr_sim], 1)
             lr_sim = lr_x = torch.cat([lr_x, lr_sim], 1)
         direction = self.offset(lr_sim) + F.pixel_unshuffle(self.hr_offset(hr_sim), SCALE)
+        if not self.use_direct_scale:
+            return direction / 4 + self.init_pos
         strength = self.direct_scale(lr_x) + F.pixel_unshuffle(self.hr_direct_scale(hr_x), SCALE)
         return direction * strength.sigmoid() + self.init_pos
 

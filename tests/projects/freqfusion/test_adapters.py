@@ -45,6 +45,31 @@ def test_neck():
         FreqFusionFPN([8, 16], 32, 1)
 
 
+def test_neck_of_some_levels():
+    options = dict(end_level=1, act_cfg=dict(type="ReLU"), order=("act", "conv", "norm"))
+    neck = FreqFusionFPN([8, 16, 24], 32, 2, **options)
+    inputs = maps([8, 16, 24], 16, 24)
+    laterals = [neck.lateral_convs[i].conv(inputs[i].relu()) for i in range(2)]
+    _, shallow, deep = neck.alignment[0](*laterals)
+    outputs = neck(inputs)
+    assert len(outputs) == 2
+    torch.testing.assert_close(outputs[0], neck.fpn_convs[0].conv((shallow + deep).relu()))
+    torch.testing.assert_close(outputs[1], neck.fpn_convs[1].conv(laterals[1].relu()))
+    with pytest.raises(ValueError, match="end_level=1 there are 2 outputs, not 3"):
+        FreqFusionFPN([8, 16, 24], 32, 3, end_level=1)
+
+
+def test_neck_reads_the_fusion_that_authors_do_not_use():
+    """They make one for every map, also where none lies above it."""
+    neck = FreqFusionFPN([8, 16], 32, 2)
+    state = neck.state_dict()
+    extra = {key.replace(".0.", ".1.", 1): value for key, value in state.items() if key.startswith("alignment.0.")}
+    assert extra
+    FreqFusionFPN([8, 16], 32, 2).load_state_dict({**state, **extra})
+    with pytest.raises(RuntimeError, match="Missing key"):
+        FreqFusionFPN([8, 16], 32, 3).load_state_dict({**state, **extra})
+
+
 def test_neck_for_sizes_that_are_no_multiples():
     neck = FreqFusionFPN([8, 16], 32, 4, start_level=0, sizes="pad")
     outputs = neck([torch.randn(1, 8, 26, 22), torch.randn(1, 16, 13, 11)])
@@ -126,6 +151,22 @@ def test_head():
     logits.square().mean().backward()
     assert all(p.grad is not None for p in head.freqfusions.parameters())
     assert isinstance(head, LightHamHeadFreqAware)
+
+
+@pytest.mark.usefixtures("_mmseg_names")
+def test_head_with_residuals():
+    head = LightHamHeadFreqAware(low2high_residual=True, **head_settings())
+    inputs = maps([32, 64, 160, 256], 32, 32, 1)
+    joined = inputs[3]
+    for step, shallow in enumerate((inputs[2], inputs[1])):
+        _, shallow, joined = head.freqfusions[step](shallow, joined)
+        above = joined[:, : (256, 160)[step]]
+        joined = torch.cat([shallow + head.low2high_convs[step](above), joined], 1)
+    torch.testing.assert_close(head._join_residual(inputs[1:]), joined)
+    logits = head(inputs)
+    assert logits.shape == (1, 150, 16, 16)
+    logits.square().mean().backward()
+    assert all(p.grad is not None for p in head.low2high_convs.parameters())
 
 
 @pytest.mark.usefixtures("_mmseg_names")

@@ -125,7 +125,12 @@ def test_names_of_detectron2():
 
 def test_names_of_segnext():
     ours = filled(model("../freqfusion"))
-    state = converter.to_authors({"state_dict": ours, "meta": {"dataset_meta": {"classes": ("a",)}}}).checkpoint
+    residual = "decode_head.low2high_convs.0.weight"
+    ours[residual] = torch.randn(160, 256, 1, 1)
+    conversion = converter.to_authors({"state_dict": ours, "meta": {"dataset_meta": {"classes": ("a",)}}})
+    assert not conversion.unmatched
+    state = conversion.checkpoint
+    assert torch.equal(state["state_dict"][residual], ours[residual])
     assert state["meta"] == {"CLASSES": ("a",)}
     key = "backbone.block2.1.mlp.dwconv.dwconv.weight"
     assert torch.equal(state["state_dict"][key], ours["backbone.block2.1.mlp.dwconv.weight"])

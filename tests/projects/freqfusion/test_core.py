@@ -126,6 +126,21 @@ def test_the_sampler_starts_as_identity_and_moves_in_pixels_of_the_deep_map():
     torch.testing.assert_close(sampler.sample(feature, moved)[..., :-2], feature[..., 2:], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("direction_feat", ["sim", "sim_concat"])
+def test_the_sampler_without_scales(direction_feat):
+    sampler = LocalSimGuidedSampler(16, groups=2, use_direct_scale=False, direction_feat=direction_feat)
+    assert not any("direct_scale" in name for name in sampler.state_dict())
+    hr, lr = torch.randn(2, 16, 8, 12), torch.randn(2, 16, 4, 6)
+    scaled = LocalSimGuidedSampler(16, groups=2, direction_feat=direction_feat)
+    scaled.load_state_dict(sampler.state_dict(), strict=False)
+    for conv in (scaled.direct_scale, scaled.hr_direct_scale):
+        torch.nn.init.zeros_(conv.weight)
+        torch.nn.init.zeros_(conv.bias)
+    with torch.no_grad():
+        half, quarter = (module.offsets(hr, lr) - module.init_pos for module in (scaled, sampler))
+    torch.testing.assert_close(half, 2 * quarter)
+
+
 @pytest.mark.slow
 def test_gradient_of_the_whole_module():
     fusion = FreqFusion(4, 4, 8, feature_resample=True, feature_resample_group=4).double()
