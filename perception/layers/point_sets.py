@@ -93,7 +93,22 @@ class Sampled(NamedTuple):
     """(B, M) int64 into the points that were sampled from."""
 
 
-def ball_groups(xyz: Tensor, features: Tensor | None, centres: Tensor, radius: float, num_samples: int) -> Tensor:
+def maximum(x: Tensor, dim: int) -> Tensor:
+    """Maximum over a dimension, whose gradient goes to the first of equal members, as that of max-pooling does.
+
+    ``amax`` would share it among them; it is taken where there is no gradient, as it is quicker there.
+    """
+    return x.max(dim).values if x.requires_grad else x.amax(dim)
+
+
+def ball_groups(
+    xyz: Tensor,
+    features: Tensor | None,
+    centres: Tensor,
+    radius: float,
+    num_samples: int,
+    normalize_xyz: bool = False,
+) -> Tensor:
     """Members of the ball around each centre: positions relative to it, then their features.
 
     A centre without any member gets point 0, ``num_samples`` times, as pointnet2_ops does.
@@ -104,17 +119,26 @@ def ball_groups(xyz: Tensor, features: Tensor | None, centres: Tensor, radius: f
         centres: (B, M, 3).
         radius: of the balls; members are strictly nearer.
         num_samples: members of a ball, S: the first in the order of the points, the first again where there are fewer.
+        normalize_xyz: relative positions in units of the radius.
 
     Returns:
         (B, 3 + C, M, S).
     """
     indices = ball_query(xyz, centres, 0.0, radius, num_samples).clamp(min=0)
     relative = group_points(xyz.mT, indices) - centres.mT[..., None]
+    if normalize_xyz:
+        relative = relative / radius
     return relative if features is None else torch.cat([relative, group_points(features, indices)], 1)
 
 
 def pooled_groups(
-    mlp: SharedMLP, xyz: Tensor, features: Tensor | None, centres: Tensor, radius: float, num_samples: int
+    mlp: SharedMLP,
+    xyz: Tensor,
+    features: Tensor | None,
+    centres: Tensor,
+    radius: float,
+    num_samples: int,
+    normalize_xyz: bool = False,
 ) -> Tensor:
     """Maximum of ``mlp`` over the members of :func:`ball_groups`, (B, out, M).
 
@@ -123,8 +147,10 @@ def pooled_groups(
     """
     first, *others = mlp
     if mlp.training and (features is None or 2 * features.shape[1] < first.conv.out_channels):
-        return mlp(ball_groups(xyz, features, centres, radius, num_samples)).amax(-1)
+        return maximum(mlp(ball_groups(xyz, features, centres, radius, num_samples, normalize_xyz)), -1)
     indices = ball_query(xyz, centres, 0.0, radius, num_samples).clamp(min=0)
+    if normalize_xyz:
+        xyz, centres = xyz / radius, centres / radius
     if mlp.training:
         points = xyz.mT if features is None else torch.cat([xyz.mT, features], 1)
         weight = first.conv.weight.flatten(1)
@@ -132,11 +158,11 @@ def pooled_groups(
         x = first.activation(first.bn(x))
         for layer in others:
             x = layer(x)
-        return x.amax(-1)
+        return maximum(x, -1)
     points = xyz if features is None else torch.cat([xyz, features.mT], -1)
     weight, bias = first.folded()
     x = rows(F.linear(points, weight), indices) + (bias - F.linear(centres, weight[:, :3]))[:, :, None]
-    return evaluated_layers(others, x.relu_()).amax(2).mT
+    return maximum(evaluated_layers(others, x.relu_()), 2).mT
 
 
 def evaluated_layers(layers: Sequence[PointwiseConv], x: Tensor) -> Tensor:
@@ -174,20 +200,28 @@ class SetAbstraction(nn.Module):
         num_samples: members of a ball.
         channels: of the input features and of the layers of the MLP; 3 is added to the first for the positions.
         fps: centres by furthest point sampling (points within 3 cm of the origin count as padding), else the first.
+        normalize_xyz: relative positions in units of the radius.
 
     Shape:
         xyz (B, N, 3) and features (B, C, N) or None to :class:`Sampled` of M points.
     """
 
-    def __init__(self, radius: float, num_samples: int, channels: Sequence[int], fps: bool = False):
+    def __init__(
+        self,
+        radius: float,
+        num_samples: int,
+        channels: Sequence[int],
+        fps: bool = False,
+        normalize_xyz: bool = False,
+    ):
         super().__init__()
-        self.radius, self.num_samples, self.fps = radius, num_samples, fps
+        self.radius, self.num_samples, self.fps, self.normalize_xyz = radius, num_samples, fps, normalize_xyz
         self.mlps = nn.ModuleList([SharedMLP([channels[0] + 3, *channels[1:]])])
 
     def forward(self, xyz: Tensor, features: Tensor | None, num_points: int) -> Sampled:
         indices = sample_points(xyz, num_points, self.fps)
         centres = gather_points(xyz.mT, indices).mT.contiguous()
-        pooled = pooled_groups(self.mlps[0], xyz, features, centres, self.radius, self.num_samples)
+        pooled = pooled_groups(self.mlps[0], xyz, features, centres, self.radius, self.num_samples, self.normalize_xyz)
         return Sampled(centres, pooled, indices)
 
 
@@ -212,7 +246,7 @@ class FeaturePropagation(nn.Module):
         channels: of both together and of the layers.
 
     Shape:
-        fine xyz (B, N, 3), coarse xyz (B, M, 3), fine features (B, C1, N), coarse features (B, C2, M) to
+        fine xyz (B, N, 3), coarse xyz (B, M, 3), fine features (B, C1, N) or None, coarse features (B, C2, M) to
         (B, channels[-1], N).
     """
 
@@ -220,9 +254,11 @@ class FeaturePropagation(nn.Module):
         super().__init__()
         self.mlp = SharedMLP(channels)
 
-    def forward(self, fine: Tensor, coarse: Tensor, fine_features: Tensor, coarse_features: Tensor) -> Tensor:
-        merged = torch.cat([interpolate_features(fine, coarse, coarse_features), fine_features], 1)
-        return self.mlp(merged[..., None])[..., 0]
+    def forward(self, fine: Tensor, coarse: Tensor, fine_features: Tensor | None, coarse_features: Tensor) -> Tensor:
+        x = interpolate_features(fine, coarse, coarse_features)
+        if fine_features is not None:
+            x = torch.cat([x, fine_features], 1)
+        return self.mlp(x[..., None])[..., 0]
 
 
 def interpolate_features(targets: Tensor, sources: Tensor, features: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perception.layers.point_sets import SharedMLP, pooled_groups, rows, sample_points, weighted_rows
+from perception.layers.point_sets import SharedMLP, maximum, pooled_groups, rows, sample_points, weighted_rows
 from perception.ops.gather_points import gather_points
 from perception.ops.knn import knn
 from perception.ops.three_interpolate import three_interpolate
@@ -46,7 +46,7 @@ class GroupRegression(nn.Module):
         nn.init.zeros_(self.fc2.bias)
 
     def forward(self, x: Tensor, members: Tensor) -> Tensor:
-        contrast = (members - x[:, :, None]).amax(2)
+        contrast = maximum(members - x[:, :, None], 2)
         return self.fc2(self.fc1(torch.cat([x, contrast], -1)).relu())
 
 

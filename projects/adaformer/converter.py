@@ -130,7 +130,9 @@ def _siamese(state: State) -> SiameseNetwork:
     first = require_weight(state, "backbone.SA_modules.0.mlps.0.layer0.conv.weight", "P2B")
     backbone = PointNet2SSG(first.shape[1] - 3, dims, radii=[0.3] * levels)
     votes = require_weight(state, "rpn.FC_proposal.0.conv.weight", "P2B").shape[0]
-    return SiameseNetwork(backbone, state["conv_final.weight"].shape[0], votes)
+    compared = state.get("xcorr.mlp.layer0.conv.weight")
+    hidden = None if compared is None else compared.shape[0]
+    return SiameseNetwork(backbone, state["conv_final.weight"].shape[0], votes, hidden_channels=hidden)
 
 
 def _motion(state: State) -> MotionNetwork:

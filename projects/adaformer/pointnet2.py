@@ -20,6 +20,7 @@ class PointNet2SSG(nn.Module):
         radii: of each level's balls, metres.
         num_samples: members of a ball.
         fps: sample the first level by furthest points. P2B takes the first points, which are in random order.
+        normalize_xyz: positions in a ball in units of its radius.
 
     Shape:
         points (B, N, 3 + C) and the number of points of each level to :class:`.levels.PointLevels`.
@@ -32,12 +33,13 @@ class PointNet2SSG(nn.Module):
         radii: Sequence[float] = (0.3, 0.5, 0.7),
         num_samples: int = 32,
         fps: bool = False,
+        normalize_xyz: bool = False,
     ):
         super().__init__()
         widths = [in_channels, *(level[-1] for level in dims)]
         self.out_channels = widths[-1]
         self.SA_modules = nn.ModuleList(
-            SetAbstraction(radius, num_samples, [width, *level], fps and number == 0)
+            SetAbstraction(radius, num_samples, [width, *level], fps and number == 0, normalize_xyz)
             for number, (radius, width, level) in enumerate(zip(radii, widths, dims, strict=False))
         )
 

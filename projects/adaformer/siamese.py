@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perception.layers.point_sets import SetAbstraction, SharedMLP, conv1d_stack, evaluated_layers
+from perception.layers.point_sets import SetAbstraction, SharedMLP, conv1d_stack, evaluated_layers, maximum
 
 
 @dataclass
@@ -74,10 +74,10 @@ class P2BXCorr(nn.Module):
             x = first.activation(first.bn(x))
             for layer in others:
                 x = layer(x)
-            return self.fea_layer(x.amax(2))
+            return self.fea_layer(maximum(x, 2))
         weight, bias = first.folded()
         x = likeness[..., None] * weight[:, 0] + F.linear(described.mT, weight[:, 1:], bias)[:, :, None]
-        return self.fea_layer(evaluated_layers(others, x.relu_()).amax(1).mT)
+        return self.fea_layer(maximum(evaluated_layers(others, x.relu_()), 1).mT)
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -94,6 +94,7 @@ class VoteRPN(nn.Module):
         num_proposals: boxes; the first votes are their centres.
         radius: within which votes are gathered, metres.
         num_samples: votes of a proposal.
+        normalize_xyz: votes relative to a centre in units of the radius.
 
     Shape:
         xyz (B, S, 3), features (B, C, S) to :class:`SiameseOutput` without seeds' indices.
@@ -106,13 +107,14 @@ class VoteRPN(nn.Module):
         num_proposals: int = 64,
         radius: float = 0.3,
         num_samples: int = 16,
+        normalize_xyz: bool = False,
     ):
         super().__init__()
         self.num_proposals = num_proposals
         self.FC_layer_cla = conv1d_stack([channels, channels, channels], 1)
         self.vote_layer = conv1d_stack([3 + channels, channels, channels], 3 + channels)
         widths = [1 + channels, vote_channels, vote_channels, vote_channels]
-        self.vote_aggregation = SetAbstraction(radius, num_samples, widths)
+        self.vote_aggregation = SetAbstraction(radius, num_samples, widths, normalize_xyz=normalize_xyz)
         self.FC_proposal = conv1d_stack([vote_channels, vote_channels, vote_channels], 5)
 
     def forward(self, xyz: Tensor, features: Tensor, seeds: Tensor) -> SiameseOutput:
@@ -138,6 +140,8 @@ class SiameseNetwork(nn.Module):
         vote_radius: metres.
         vote_samples: votes of a proposal.
         likeness_gain: see :class:`P2BXCorr`.
+        hidden_channels: of the comparison's layers; by default as many as ``channels``.
+        normalize_xyz: votes relative to a centre in units of the radius. The backbone has a switch of its own.
 
     Shape:
         template (B, M, 3 + C), search (B, N, 3 + C); the backbone keeps an eighth of both.
@@ -152,12 +156,14 @@ class SiameseNetwork(nn.Module):
         vote_radius: float = 0.3,
         vote_samples: int = 16,
         likeness_gain: float = 1.0,
+        hidden_channels: int | None = None,
+        normalize_xyz: bool = False,
     ):
         super().__init__()
         self.backbone = backbone
         self.conv_final = nn.Conv1d(backbone.out_channels, channels, 1)
-        self.xcorr = P2BXCorr(channels, channels, channels, likeness_gain)
-        self.rpn = VoteRPN(channels, vote_channels, num_proposals, vote_radius, vote_samples)
+        self.xcorr = P2BXCorr(channels, hidden_channels or channels, channels, likeness_gain)
+        self.rpn = VoteRPN(channels, vote_channels, num_proposals, vote_radius, vote_samples, normalize_xyz)
 
     def forward(self, template: Tensor, search: Tensor) -> SiameseOutput:
         template_xyz, template_features, _ = self._describe(template)

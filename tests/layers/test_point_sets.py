@@ -99,6 +99,9 @@ def test_propagation_puts_interpolated_features_first():
     own, above = torch.randn(1, 2, 7), torch.randn(1, 3, 5)
     merged = torch.cat([interpolate_features(fine, coarse, above), own], 1)
     assert_close(module(fine, coarse, own, above), module.mlp(merged[..., None])[..., 0])
+    alone = FeaturePropagation([3, 4]).eval()
+    expected = alone.mlp(interpolate_features(fine, coarse, above)[..., None])[..., 0]
+    assert_close(alone(fine, coarse, None, above), expected)
 
 
 # ---------------------------------------------------------------------------------------------------------- in groups
@@ -134,3 +137,30 @@ def test_groups_are_pooled_as_if_every_member_went_through_every_layer(channels,
         assert_close(one.grad, other.grad, rtol=1e-6, atol=1e-9)
     for one, other in zip(mlps[0].buffers(), mlps[1].buffers(), strict=True):
         assert_close(one, other)
+
+
+def test_of_equal_members_the_first_has_the_gradient():
+    """As max-pooling has it: a point that is there twice, as in clouds drawn with repetition."""
+    torch.manual_seed(0)
+    module = SetAbstraction(0.5, 6, [4, 12, 8]).double()
+    points, features = torch.rand(1, 5, 3, dtype=torch.float64), torch.randn(1, 4, 5, dtype=torch.float64)
+    points, features = points.repeat(1, 2, 1), features.repeat(1, 1, 2).requires_grad_()
+    groups = module.mlps[0](ball_groups(points, features, points[:, :4], 0.5, 6))
+    pooled = torch.nn.functional.max_pool2d(groups, [1, 6])[..., 0]
+    (expected,) = torch.autograd.grad(pooled.sin().sum(), features)
+    found = module(points, features, 4).features
+    assert_close(found, pooled)
+    assert_close(torch.autograd.grad(found.sin().sum(), features)[0], expected)
+
+
+@pytest.mark.parametrize("channels", [0, 2, 12])
+@pytest.mark.parametrize("training", [True, False])
+def test_positions_in_units_of_the_radius(channels, training):
+    torch.manual_seed(0)
+    module = SetAbstraction(0.4, 5, [channels, 12, 8], normalize_xyz=True).double().train(training)
+    xyz = torch.rand(2, 30, 3, dtype=torch.float64)
+    features = torch.randn(2, channels, 30, dtype=torch.float64) if channels else None
+    groups = ball_groups(xyz, features, xyz[:, :9], 0.4, 5)
+    groups[:, :3] /= 0.4
+    assert_close(ball_groups(xyz, features, xyz[:, :9], 0.4, 5, normalize_xyz=True), groups)
+    assert_close(module(xyz, features, 9).features, module.mlps[0](groups).amax(-1))

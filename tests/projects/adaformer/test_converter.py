@@ -23,7 +23,7 @@ DIMS = ((8, 8, 16), (16, 16, 32), (32, 32, 24))
 
 def p2b(seed=0):
     torch.manual_seed(seed)
-    return SiameseNetwork(PointNet2SSG(0, DIMS), 40, 48)
+    return SiameseNetwork(PointNet2SSG(0, DIMS), 40, 48, hidden_channels=32)
 
 
 def m2track(seed=0):
@@ -105,7 +105,7 @@ def test_siamcut_starts_as_p2b():
     network = p2b().eval()
     start = converter.to_start({"state_dict": network.state_dict()})
     assert start.unmatched == []
-    model = SiameseNetwork(AdaFormer(3, DIMS, num_neighbours=4), 40, 48).eval()
+    model = SiameseNetwork(AdaFormer(3, DIMS, num_neighbours=4), 40, 48, hidden_channels=32).eval()
     weights = {key.removeprefix("network."): value for key, value in start.checkpoint["state_dict"].items()}
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert unexpected == []

@@ -143,6 +143,25 @@ def test_parameter_counts():
     assert (count(m2track), len(m2track.state_dict())) == (2_238_105, 213)
 
 
+def test_widths_and_units_of_the_comparison_and_the_votes_are_settings():
+    network = SiameseNetwork(PointNet2SSG(normalize_xyz=True), 64, 32, 8, hidden_channels=48, normalize_xyz=True)
+    state = network.state_dict()
+    assert state["xcorr.mlp.layer0.conv.weight"].shape == (48, 68, 1, 1)
+    assert state["xcorr.fea_layer.1.conv.weight"].shape == (64, 48, 1)
+    plain = SiameseNetwork(PointNet2SSG(), 64, 32, 8, hidden_channels=48)
+    plain.load_state_dict(state)
+    points = torch.randn(1, 128, 3)
+    for one, other in ((network.backbone, plain.backbone), (network.rpn, plain.rpn)):
+        one.eval()
+        other.eval()
+        if one is network.rpn:
+            inputs = torch.randn(1, 16, 3), torch.randn(1, 64, 16), torch.arange(16)[None]
+            found, expected = one(*inputs).boxes, other(*inputs).boxes
+        else:
+            found, expected = (part(points, (64, 32, 16)).features[-1] for part in (one, other))
+        assert not torch.allclose(found, expected)
+
+
 def test_mocut_decodes_with_the_published_widths():
     segmenter = SegAdaFormer(AdaFormer(11))
     channels = [[tuple(layer.conv.weight.shape[:2]) for layer in module.mlp] for module in segmenter.decoder]
