@@ -31,11 +31,9 @@ def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
     """A checkpoint of Open3DSOT to ours; its settings are kept in ``meta``.
 
     Raises:
-        UserError: it is neither P2B nor M2-Track with BoxCloud.
+        UserError: it is neither P2B nor M2-Track.
     """
-    state = state_dict_of(checkpoint)
-    expected, description = _expected(state)
-    require_complete(state, expected, description)
+    state, expected, description = _checked(state_dict_of(checkpoint))
     renamed = rename({key: state[key] for key in expected}, RULES, to="ours")
     meta: dict[str, Any] = {"converted_from": "Open3DSOT"}
     if settings := _plain(checkpoint.get("hyper_parameters")):
@@ -54,8 +52,7 @@ def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:
     state = rename(ours, RULES, to="authors").state
     if any(".stages." in key for key in state):
         raise UserError("this is SiamCUT or MoCUT: Open3DSOT has P2B and M2-Track only")
-    expected, description = _expected(state)
-    require_complete(state, expected, description)
+    state, _, description = _checked(state)
     settings = _plain(checkpoint.get("meta", {}).get("hyper_parameters")) or {}
     content = {
         "epoch": 0,
@@ -77,9 +74,7 @@ def to_start(checkpoint: Mapping[str, Any]) -> Conversion:
         UserError: the file holds neither.
     """
     saved = state_dict_of(checkpoint)
-    state = {key.removeprefix(PREFIX): value for key, value in saved.items()}
-    expected, description = _expected(state)
-    require_complete(state, expected, description)
+    state, expected, description = _checked({key.removeprefix(PREFIX): value for key, value in saved.items()})
     start, left = {}, []
     rules = [Rename("backbone.SA_modules.{i}.mlps.0.{rest}", PREFIX + "backbone.stages.{i}.sa.{rest}"), *RULES]
     for key, value in rename({key: state[key] for key in expected}, rules, to="ours").state.items():
@@ -96,6 +91,20 @@ def to_start(checkpoint: Mapping[str, Any]) -> Conversion:
 def _with_size(weight: Tensor) -> Tensor:
     """A layer (C, 3, 1, 1) on coordinates, which also takes the logarithms of three sizes."""
     return torch.cat([weight, torch.zeros_like(weight)], 1) if weight.shape[1] == 3 else weight
+
+
+def _checked(state: State) -> tuple[State, dict[str, tuple[int, ...]], str]:
+    """Complete weights, their shapes and the network's name. Numbers of batches seen, which PyTorch before 0.4.1 did
+    not save and nothing here reads, are 0 where they are missing.
+
+    Raises:
+        UserError: another weight is missing or has another shape.
+    """
+    expected, description = _expected(state)
+    counters = {key: torch.tensor(0) for key in expected if key.endswith(".num_batches_tracked") and key not in state}
+    state = {**state, **counters}
+    require_complete(state, expected, description)
+    return state, expected, description
 
 
 def _expected(state: State) -> tuple[dict[str, tuple[int, ...]], str]:
@@ -136,13 +145,20 @@ def _siamese(state: State) -> SiameseNetwork:
 
 
 def _motion(state: State) -> MotionNetwork:
-    if state["seg_pointnet.fc.weight"].shape[0] == 2:
-        raise UserError("this is M2-Track without BoxCloud (box_aware: False), which is not here")
-    widths = {}
+    channels = require_weight(state, "seg_pointnet.seq_per_point.0.0.weight", "M2-Track").shape[1]
+    outputs = state["seg_pointnet.fc.weight"].shape[0]
+    widths: dict[str, Any] = {"in_channels": channels, "out_channels": outputs}
     for argument, name in (("per_point", "seq_per_point"), ("decoder", "seq_per_point2")):
         layers = count_numbers(state, rf"seg_pointnet\.{name}\.(\d+)\.0\.weight")
         widths[argument] = _outputs(state, f"seg_pointnet.{name}.{{}}.0.weight", layers, "M2-Track")
-    return MotionNetwork(SegPointNet(**widths))
+    parts = {key.split(".", 1)[0] for key in state}
+    return MotionNetwork(
+        SegPointNet(**widths),
+        box_aware=outputs > 2,
+        motion_state="motion_state_mlp" in parts,
+        second_stage="mini_pointnet2" in parts,
+        previous_refinement="final_mlp" in parts,
+    )
 
 
 def _plain(settings: Any) -> Any:

@@ -40,7 +40,7 @@ class MotionTargets:
         previous_box: (B, 4) of the previous frame.
         motion: (B, 4) the current box in the frame of the previous true box.
         on_target: (B, N) int64, 1 where a point lies on the target.
-        box_cloud: (B, N, 9) true distances, metres.
+        box_cloud: (B, N, 9) true distances, metres; only looked at where the tracker predicts them.
         size: (B, 3) width, length and height of the target (m).
         moving: (B,) bool, whether the target moves; by default by the length of ``motion``.
     """
@@ -83,8 +83,8 @@ def p2b_losses(
             (0.6 m) from the centre.
     """
     distance = _distance(output.centres, targets.box)
-    positive, negative = (distance < 0.3).float(), distance > 0.6
-    usable = torch.maximum(positive, negative.float())
+    positive, negative = (distance < 0.3).to(distance), distance > 0.6
+    usable = torch.maximum(positive, negative.to(distance))
     if objectness_reduction == "released":
         mean = F.binary_cross_entropy_with_logits(
             output.boxes[..., 4], positive, pos_weight=_twice(output.boxes), reduction="mean"
@@ -114,8 +114,8 @@ def unified_siamese_losses(output: SiameseOutput, targets: SiameseTargets) -> di
     distance, scale = _distance(output.centres, targets.box), footprint_scale(targets.size)[:, None]
     near = distance < 0.12 * scale
     nearest = distance.topk(min(2, distance.shape[1]), dim=1, largest=False).indices
-    positive = near.scatter(1, nearest, True).float()
-    usable = torch.maximum(positive, (distance > 0.24 * scale).float())
+    positive = near.scatter(1, nearest, True).to(distance)
+    usable = torch.maximum(positive, (distance > 0.24 * scale).to(distance))
 
     unit = extents(targets.size)
     units = torch.cat([unit, torch.ones_like(unit[:, :1])], 1)[:, None]
@@ -159,7 +159,10 @@ def _points(output: SiameseOutput, targets: SiameseTargets, unit: Tensor, beta: 
 
 
 def m2track_losses(output: MotionOutput, targets: MotionTargets) -> dict[str, Tensor]:
-    """Weighted losses of M2-Track (arXiv 2203.01730, section 3.5). A target moves if its centre did by 0.15 m."""
+    """Weighted losses of M2-Track (arXiv 2203.01730, section 3.5), of what the tracker gives.
+
+    A target moves if its centre did by 0.15 m.
+    """
     return _motion_losses(output, targets, torch.ones_like(targets.size), beta=1.0, threshold=0.15)
 
 
@@ -174,23 +177,27 @@ def _motion_losses(
     output: MotionOutput, targets: MotionTargets, unit: Tensor, *, beta: float, threshold: float | Tensor
 ) -> dict[str, Tensor]:
     moved = targets.motion[:, :3].norm(dim=-1) > threshold if targets.moving is None else targets.moving
-    moving = moved.float()
-    everything = torch.ones_like(moving)
+    everything = torch.ones_like(output.motion[:, 0])
+    moving = moved.to(everything)
     classes = output.segmentation.new_tensor([0.5, 2.0])
-    losses = {
-        "loss_seg": 0.1 * F.cross_entropy(output.segmentation, targets.on_target, weight=classes),
-        "loss_box_cloud": F.smooth_l1_loss(output.box_cloud, targets.box_cloud),
-        "loss_state": 0.1 * F.cross_entropy(output.state, moving.long()),
-    }
-    for name, boxes, wanted, counted in (
-        ("motion", output.motion, targets.motion, moving),
-        ("first", output.first_boxes, targets.box, everything),
-        ("previous", output.previous_boxes, targets.previous_box, everything),
-        ("box", output.boxes, targets.box, everything),
+    losses = {"loss_seg": 0.1 * F.cross_entropy(output.segmentation, targets.on_target, weight=classes)}
+    if output.box_cloud is not None:
+        losses["loss_box_cloud"] = F.smooth_l1_loss(output.box_cloud, targets.box_cloud)
+    if output.state is not None:
+        losses["loss_state"] = 0.1 * F.cross_entropy(output.state, moving.long())
+    for name, boxes, wanted in (
+        ("motion", output.motion, targets.motion),
+        ("first", output.first_boxes, targets.box),
+        ("previous", output.previous_boxes, targets.previous_box),
+        ("box", output.boxes, targets.box),
     ):
+        if boxes is None:
+            continue
         centre = F.smooth_l1_loss(boxes[:, :3] / unit, wanted[:, :3] / unit, beta=beta, reduction="none").mean(-1)
         angle = F.smooth_l1_loss(boxes[:, 3].sin(), wanted[:, 3].sin(), reduction="none")
-        count = moving.sum() + 1e-6 if name == "motion" else len(boxes)
+        # Where nothing tells targets at rest, their motions count as those of all others do.
+        masked = name == "motion" and output.state is not None
+        counted, count = (moving, moving.sum() + 1e-6) if masked else (everything, len(boxes))
         losses[f"loss_{name}_centre"] = 2 * (centre * counted).sum() / count
         losses[f"loss_{name}_angle"] = 10 * (angle * counted).sum() / count
     return losses

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from perception.layers.point_sets import FeaturePropagation
+from perception.layers.point_sets import FeaturePropagation, maximum
 
 from .box_transforms import compose, into_frame, move_with
 
@@ -24,22 +24,27 @@ class MotionOutput:
     """Boxes of a motion tracker, (B, 4) as x, y, z (m) and yaw (rad) in the frame of the previous reference box.
 
     Attributes:
-        boxes: the second stage's, of the current frame.
+        boxes: of the current frame, the second stage's; without it None, and the first stage's are the result.
         first_boxes: the first stage's.
-        previous_boxes: of the previous frame, refined.
+        previous_boxes: of the previous frame, refined; None where they are not.
         motion: (B, 4) from the previous box to the current one, before the state masks it.
-        state: (B, 2) logits: at rest, moving.
+        state: (B, 2) logits: at rest, moving; None where targets always move.
         segmentation: (B, 2, N) logits: background, target.
-        box_cloud: (B, N, 9) predicted distances to the target's box, metres.
+        box_cloud: (B, N, 9) predicted distances to the target's box, metres; None without BoxCloud.
     """
 
-    boxes: Tensor
+    boxes: Tensor | None
     first_boxes: Tensor
-    previous_boxes: Tensor
+    previous_boxes: Tensor | None
     motion: Tensor
-    state: Tensor
+    state: Tensor | None
     segmentation: Tensor
-    box_cloud: Tensor
+    box_cloud: Tensor | None
+
+    @property
+    def last_boxes(self) -> Tensor:
+        """(B, 4) of the current frame, of the last stage that there is."""
+        return self.first_boxes if self.boxes is None else self.boxes
 
 
 def _pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -78,7 +83,7 @@ class SegPointNet(nn.Module):
         for layer in self.seq_per_point:
             x = layer(x)
             outputs.append(x)
-        x = torch.cat([outputs[1], x.amax(-1, keepdim=True).expand_as(x)], 1)
+        x = torch.cat([outputs[1], maximum(x, -1)[..., None].expand_as(x)], 1)
         for layer in self.seq_per_point2:
             x = layer(x)
         return self.fc(x)
@@ -132,9 +137,10 @@ class MiniPointNet(nn.Module):
         in_channels: of a point.
         per_point: channels of the layers before the maximum over the cloud.
         hidden: channels of the layers after it.
+        out_channels: of a last layer ``fc`` with neither batch norm nor ReLU; None for none.
 
     Shape:
-        (B, N, in_channels) to (B, hidden[-1]).
+        (B, N, in_channels) to (B, hidden[-1]) or (B, out_channels).
     """
 
     def __init__(
@@ -142,6 +148,7 @@ class MiniPointNet(nn.Module):
         in_channels: int,
         per_point: Sequence[int] = (64, 128, 256, 512),
         hidden: Sequence[int] = (512, 256),
+        out_channels: int | None = None,
     ):
         super().__init__()
         layers: list[nn.Module] = []
@@ -151,9 +158,11 @@ class MiniPointNet(nn.Module):
         for inner, outer in zip([per_point[-1], *hidden], hidden, strict=False):
             layers += [nn.Linear(inner, outer), nn.BatchNorm1d(outer), nn.ReLU()]
         self.features = nn.Sequential(*layers)
+        self.fc = None if out_channels is None else nn.Linear([per_point[-1], *hidden][-1], out_channels)
 
     def forward(self, points: Tensor) -> Tensor:
-        return self.features(points.mT)
+        x = self.features(points.mT)
+        return x if self.fc is None else self.fc(x)
 
 
 def _head(channels: int, outputs: int) -> nn.Sequential:
@@ -167,37 +176,66 @@ class MotionNetwork(nn.Module):
     """Segments the target in two frames, regresses its motion, and refines the box where both frames meet.
 
     Args:
-        segmenter: :class:`SegPointNet` (M2-Track) or :class:`SegAdaFormer` (MoCUT): 14 channels to 2 + 9.
+        segmenter: :class:`SegPointNet` (M2-Track) or :class:`SegAdaFormer` (MoCUT): 14 channels to 2 + 9, or 5 to 2
+            without BoxCloud.
+        box_aware: points come with a BoxCloud, and one is predicted (``box_aware`` of Open3DSOT).
+        motion_state: tell targets at rest from moving ones, and let only these move (``use_motion_cls``).
+        second_stage: refine the box where both frames meet (``use_second_stage``).
+        previous_refinement: refine the previous box, too (``use_prev_refinement``).
 
     Shape:
-        points (B, N, 5): x, y, z (m), time (s), mask; the previous frame's half first. BoxCloud (B, N, 9).
+        points (B, N, 5): x, y, z (m), time (s), mask; the previous frame's half first. BoxCloud (B, N, 9), None unless
+        ``box_aware``.
     """
 
-    def __init__(self, segmenter: nn.Module):
+    def __init__(
+        self,
+        segmenter: nn.Module,
+        *,
+        box_aware: bool = True,
+        motion_state: bool = True,
+        second_stage: bool = True,
+        previous_refinement: bool = True,
+    ):
         super().__init__()
+        extra = BOX_CLOUD if box_aware else 0
+        self.box_aware = box_aware
         self.seg_pointnet = segmenter
-        self.mini_pointnet = MiniPointNet(4 + BOX_CLOUD)
-        self.mini_pointnet2 = MiniPointNet(3 + BOX_CLOUD)
-        self.box_mlp = _head(256, 4)
-        self.final_mlp = _head(256, 4)
-        self.motion_state_mlp = _head(256, 2)
+        self.mini_pointnet = MiniPointNet(4 + extra)
+        self.mini_pointnet2 = MiniPointNet(3 + extra) if second_stage else None
+        self.box_mlp = _head(256, 4) if second_stage else None
+        self.final_mlp = _head(256, 4) if previous_refinement else None
+        self.motion_state_mlp = _head(256, 2) if motion_state else None
         self.motion_mlp = _head(256, 4)
 
-    def forward(self, points: Tensor, box_cloud: Tensor) -> MotionOutput:
+    def forward(self, points: Tensor, box_cloud: Tensor | None = None) -> MotionOutput:
         half = points.shape[1] // 2
-        segmented = self.seg_pointnet(torch.cat([points, box_cloud], -1))
-        logits, predicted_cloud = segmented[:, :2], segmented[:, 2:].mT
+        given = [points]
+        if self.box_aware:
+            if box_cloud is None:
+                raise ValueError("a network with BoxCloud needs one (box_aware=False has none)")
+            given.append(box_cloud)
+        segmented = self.seg_pointnet(torch.cat(given, -1))
+        logits = segmented[:, :2]
         chosen = logits.argmax(1)[..., None]  # (B, N, 1): 1 on the target
-        target, target_cloud = points[..., :4] * chosen, predicted_cloud * chosen
+        target = points[..., :4] * chosen
+        predicted_cloud = segmented[:, 2:].mT if self.box_aware else None
+        target_cloud = [] if predicted_cloud is None else [predicted_cloud * chosen]
 
-        described = self.mini_pointnet(torch.cat([target, target_cloud], -1))
-        motion, state = self.motion_mlp(described), self.motion_state_mlp(described)
-        moved = motion * state.argmax(1, keepdim=True)
-        previous = self.final_mlp(described)
-        first = compose(previous, moved)
+        described = self.mini_pointnet(torch.cat([target, *target_cloud], -1))
+        motion = moved = self.motion_mlp(described)
+        state = previous = boxes = None
+        if self.motion_state_mlp is not None:
+            state = self.motion_state_mlp(described)
+            moved = motion * state.argmax(1, keepdim=True)
+        if self.final_mlp is not None:
+            previous = self.final_mlp(described)
+        reference = torch.zeros_like(motion) if previous is None else previous
+        first = compose(reference, moved)
 
-        xyz = target[..., :3]
-        arrived = move_with(xyz[:, :half], previous, moved)
-        merged = into_frame(torch.cat([arrived, xyz[:, half:]], 1), first)
-        offset = self.box_mlp(self.mini_pointnet2(torch.cat([merged, target_cloud], -1)))
-        return MotionOutput(compose(first, offset), first, previous, motion, state, logits, predicted_cloud)
+        if self.mini_pointnet2 is not None:
+            xyz = target[..., :3]
+            arrived = move_with(xyz[:, :half], reference, moved)
+            merged = into_frame(torch.cat([arrived, xyz[:, half:]], 1), first)
+            boxes = compose(first, self.box_mlp(self.mini_pointnet2(torch.cat([merged, *target_cloud], -1))))
+        return MotionOutput(boxes, first, previous, motion, state, logits, predicted_cloud)

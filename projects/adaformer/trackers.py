@@ -218,6 +218,7 @@ class MotionTracker3D(Tracker3D):
         losses: ``"unified"`` or ``"m2track"``.
         points: of each frame.
         area, coast: see :class:`Tracker3D`.
+        network: further settings of :class:`.motion.MotionNetwork`.
     """
 
     def __init__(
@@ -227,11 +228,12 @@ class MotionTracker3D(Tracker3D):
         points: int = 1024,
         area: dict | None = None,
         coast: bool = False,
+        network: dict | None = None,
     ):
         super().__init__(area, coast)
         if losses not in ("unified", "m2track"):
             raise ValueError(f'losses are "unified" or "m2track", not {losses!r}')
-        self.network = MotionNetwork(MODELS.build(segmenter))
+        self.network = MotionNetwork(MODELS.build(segmenter), **(network or {}))
         self.losses, self.num_points = losses, points
 
     def loss(self, inputs: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -248,7 +250,7 @@ class MotionTracker3D(Tracker3D):
             own = boxes3d.relative_to(target.box, target.box).float()
             inputs.append(motion_inputs(before, after, own, certain=target.age == 0))
         batch = {name: torch.stack([one[name] for one in inputs]).to(self.device) for name in inputs[0]}
-        boxes = self.network(**batch).boxes.double().cpu()
+        boxes = self.network(**batch).last_boxes.double().cpu()
         return boxes, boxes.new_full((len(boxes),), float("nan"))
 
 

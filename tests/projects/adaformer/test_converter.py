@@ -95,6 +95,33 @@ def test_the_recipes_take_converted_weights(config, network):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"box_aware": False},
+        {"motion_state": False, "second_stage": False, "previous_refinement": False},
+        {"box_aware": False, "second_stage": False},
+    ],
+)
+def test_m2track_is_taken_with_fewer_parts(switches):
+    channels = (14, 11) if switches.get("box_aware", True) else (5, 2)
+    network = MotionNetwork(SegPointNet(channels[0], out_channels=channels[1]), **switches)
+    state = network.state_dict()
+    converted = converter.to_perception({"state_dict": state})
+    assert converted.unmatched == []
+    assert {key.removeprefix("network.") for key in converted.checkpoint["state_dict"]} == set(state)
+    assert set(converter.to_authors(converted.checkpoint).checkpoint["state_dict"]) == set(state)
+
+
+@pytest.mark.parametrize("make", [p2b, m2track])
+def test_numbers_of_batches_may_be_missing(make):
+    network = make()
+    state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    converted = converter.to_perception({"state_dict": state}).checkpoint["state_dict"]
+    network.load_state_dict({key.removeprefix("network."): value for key, value in converted.items()})
+    assert converter.to_start({"state_dict": state}).checkpoint["state_dict"]
+
+
 class _Unchanged(torch.nn.Module):
     def forward(self, points, x):
         return x
@@ -145,9 +172,6 @@ def test_what_is_something_else_is_one_sentence():
         converter.to_perception({"state_dict": {k: v for k, v in p2b_state.items() if "xcorr" not in k}})
     with pytest.raises(UserError, match="neither P2B nor M2-Track"):
         converter.to_perception({"state_dict": {"x": torch.zeros(1)}})
-    plain = {**m2track().state_dict(), "seg_pointnet.fc.weight": torch.zeros(2, 128, 1)}
-    with pytest.raises(UserError, match="without BoxCloud"):
-        converter.to_perception({"state_dict": plain})
     siamcut = SiameseNetwork(AdaFormer(3, DIMS)).state_dict()
     with pytest.raises(UserError, match="SiamCUT or MoCUT"):
         converter.to_authors({"state_dict": {f"network.{key}": value for key, value in siamcut.items()}})

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from projects.adaformer.backbone import AdaFormer, AdaFormerBlock, DeformableGroupVectorAttention
 from projects.adaformer.box_transforms import compose, into_frame, move_with, out_of_frame
-from projects.adaformer.motion import MotionNetwork, SegAdaFormer, SegPointNet
+from projects.adaformer.motion import MiniPointNet, MotionNetwork, SegAdaFormer, SegPointNet
 from projects.adaformer.pointnet2 import PointNet2SSG
 from projects.adaformer.siamese import P2BXCorr, SiameseNetwork
 
@@ -257,3 +257,44 @@ def test_motion_moves_only_the_points_that_are_segmented():
     second = network(torch.randn(1, 32, 5), torch.rand(1, 32, 9))
     assert_close(first.boxes, second.boxes)
     assert_close(first.first_boxes, compose(first.previous_boxes, first.motion * first.state.argmax(1, keepdim=True)))
+
+
+def test_motion_without_some_of_its_parts():
+    """What is left out leaves no weights, and the rest gives what the whole network gives where the part is idle."""
+    torch.manual_seed(0)
+    points, cloud = torch.randn(2, 32, 5), torch.rand(2, 32, 9)
+    whole = MotionNetwork(SegPointNet()).eval()
+    with torch.no_grad():
+        whole.motion_state_mlp[6].bias.copy_(torch.tensor([-9.0, 9.0]))  # everything moves
+        for layer in (whole.final_mlp[6], whole.box_mlp[6]):
+            layer.weight.zero_()
+            layer.bias.zero_()
+    part = MotionNetwork(SegPointNet(), motion_state=False, second_stage=False, previous_refinement=False).eval()
+    missing, unexpected = part.load_state_dict(whole.state_dict(), strict=False)
+    assert missing == []
+    assert {key.split(".")[0] for key in unexpected} == {"mini_pointnet2", "box_mlp", "final_mlp", "motion_state_mlp"}
+    expected, found = whole(points, cloud), part(points, cloud)
+    assert found.boxes is found.previous_boxes is found.state is None
+    assert_close(found.last_boxes, expected.last_boxes)
+    assert_close(found.last_boxes, found.motion)
+
+
+def test_motion_without_box_cloud():
+    torch.manual_seed(0)
+    network = MotionNetwork(SegPointNet(5, out_channels=2), box_aware=False).eval()
+    assert network.mini_pointnet.features[0].in_channels == 4
+    assert network.mini_pointnet2.features[0].in_channels == 3
+    points = torch.randn(2, 32, 5)
+    output = network(points)
+    assert output.box_cloud is None
+    assert output.segmentation.shape == (2, 2, 32)
+    assert_close(network(points, torch.rand(2, 32, 9)).boxes, output.boxes)  # what samples hold is not looked at
+    with pytest.raises(ValueError, match="needs one"):
+        MotionNetwork(SegPointNet())(points)
+
+
+def test_a_mini_pointnet_may_end_with_a_layer():
+    network = MiniPointNet(3, (4, 8), (6, 5), out_channels=2).eval()
+    assert network.fc.weight.shape == (2, 5)
+    points = torch.randn(2, 9, 3)
+    assert_close(network(points), network.fc(network.features(points.mT)))

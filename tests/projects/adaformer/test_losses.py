@@ -146,6 +146,40 @@ def test_m2track_losses_by_hand():
         assert_close(losses[f"loss_{name}_angle"], 10 * F.smooth_l1_loss(boxes[:, 3].sin(), wanted[:, 3].sin()))
 
 
+def test_m2track_losses_of_fewer_parts():
+    """Without a state the motions of all targets count; what the network does not give has no loss."""
+    output, targets = motion()
+    every = m2track_losses(output, targets)
+    output.state = output.boxes = output.previous_boxes = output.box_cloud = None
+    losses = m2track_losses(output, targets)
+    kept = {"loss_seg", "loss_first_centre", "loss_first_angle"}
+    assert set(losses) == {*kept, "loss_motion_centre", "loss_motion_angle"}
+    for name in kept:
+        assert_close(losses[name], every[name])
+    assert_close(losses["loss_motion_centre"], 2 * F.smooth_l1_loss(output.motion[:, :3], targets.motion[:, :3]))
+    angle = F.smooth_l1_loss(output.motion[:, 3].sin(), targets.motion[:, 3].sin())
+    assert_close(losses["loss_motion_angle"], 10 * angle)
+
+
+def test_losses_keep_double_precision():
+    """In single precision, a count and a millionth more are not told apart as well."""
+    output, targets = siamese()
+    for holder in (output, targets):
+        for name, value in vars(holder).items():
+            setattr(holder, name, value.double() if value.is_floating_point() else value)
+    for losses in (
+        p2b_losses(output, targets),
+        p2b_losses(output, targets, objectness_reduction="masked"),
+        unified_siamese_losses(output, targets),
+    ):
+        assert {value.dtype for value in losses.values()} == {torch.float64}
+    distance = (output.centres - targets.box[:, None, :3]).norm(dim=-1)
+    near, usable = (distance < 0.3).double(), ((distance < 0.3) | (distance > 0.6)).sum().double()
+    mean = F.binary_cross_entropy_with_logits(output.boxes[..., 4], near, pos_weight=torch.tensor(2.0).double())
+    expected = 1.5 * mean * usable / (usable + 1e-6)
+    assert_close(p2b_losses(output, targets)["loss_objectness"], expected, rtol=1e-12, atol=0)
+
+
 def test_whether_a_target_moves_depends_on_its_size():
     """0.17 m is a step for a pedestrian (from 0.042 m), 0.141 m is none for a car (from 0.150 m)."""
     output, targets = motion()
