@@ -20,7 +20,9 @@ def deform_roi_pool(
 ) -> Tensor:
     r"""RoIAlign whose bins are moved by learned offsets.
 
-    Differentiable by features and offsets.
+    Differentiable by features and offsets. As in mmcv, the slope by the offset of a sample that lies less than a pixel
+    outside of the map, or on its last row or column, is not that of the border rule: the four pixels that the sample is
+    read from are interpolated, and before the first row or column extrapolated, without it.
 
     Args:
         features: maps of shape :math:`(B, C, H, W)`.
@@ -56,7 +58,19 @@ def deform_roi_pool(
         y, x = torch.broadcast_tensors(
             y + shift[block, 1][..., None, None], x + shift[block, 0][..., None, None]
         )  # (R, rows, columns, down, across)
-        index, weight = bilinear_taps(y, x, height, width)
+        index, weight = bilinear_taps(y.detach(), x.detach(), height, width)
+        if shift.requires_grad:
+            weight = weight + _slopes(y, x, index, weight, width)
         mean = gather_weighted(values, image[block], index.flatten(3), weight.flatten(3) / (down * across))
         pooled = pooled.index_put((block,), mean)
     return pooled.permute(0, 3, 1, 2).to(features.dtype).contiguous()
+
+
+def _slopes(y: Tensor, x: Tensor, index: Tensor, weight: Tensor, width: int) -> Tensor:
+    """Zeros (..., 4) with the derivative that mmcv gives the weights by the place (...) of a sample."""
+    row, column = index // width, index % width
+    y_low, y_high, x_low, x_high = row[..., 0], row[..., 2], column[..., 0], column[..., 1]
+    above, below, left, right = y_high - y, y - y_low, x_high - x, x - x_low
+    linear = torch.stack([above * left, above * right, below * left, below * right], -1)
+    # All weights are zero, and so are the slopes, where a sample is too far outside.
+    return (linear - linear.detach()) * (weight != 0).any(-1, keepdim=True)

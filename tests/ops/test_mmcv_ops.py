@@ -394,6 +394,19 @@ def test_deformable_roi_pooling():
     assert torch.autograd.gradcheck(lambda x, o: deform_roi_pool(x, region, o, (2, 3), 1.0, 2), (x, o), atol=1e-4)
 
 
+def test_slopes_of_deformable_roi_pooling_at_the_border():
+    """By mmcv's kernel: linear in the four pixels, whose places are bounded while the sample's is not."""
+    features = random(1, 2, 3, 3).double()
+    (a, b), (c, d) = features[0, :, :2, :2].sum(0).tolist()
+    y, x = -0.5, 0.25
+    above = (2 * ((d - c) * y + (b - a) * (1 - y)), 3 * ((d - b) * x + (c - a) * (1 - x)))
+    for y1, expected in ((-1.5, above), (1.4, (0.0, 0.0)), (-2.1, (0.0, 0.0))):  # above, on the last row, too far above
+        region = torch.tensor([[0.0, -0.25, y1, 1.75, y1 + 3]]).double()
+        offset = torch.zeros(1, 2, 1, 1, dtype=torch.float64, requires_grad=True)
+        deform_roi_pool(features, region, offset, (1, 1), 1.0, 1, 1.0).sum().backward()
+        assert offset.grad.flatten().tolist() == pytest.approx(expected)
+
+
 def test_synchronised_batch_norm_on_one_device():
     ours = torch.nn.BatchNorm2d(8)
     torch.nn.init.normal_(ours.weight)
