@@ -25,7 +25,8 @@ def roi_pool(
 
     Returns:
         The maxima, of shape :math:`(R, C, \text{rows}, \text{columns})`, zero in bins outside the map and in regions of
-        negative size, and the flat pixel index of each maximum, int64 of the same shape, -1 in empty bins.
+        negative size, and the flat pixel index of each maximum (of equal ones the first, row by row), int64 of the same
+        shape, -1 in empty bins.
     """
     values = as_float(features)
     channels, height, width = values.shape[1:]
@@ -52,9 +53,12 @@ def roi_pool(
             ys = torch.stack([top[member], bottom[member] - size[0]], 1)[:, [0, 0, 1, 1]]
             xs = torch.stack([left[member], right[member] - size[1]], 1)[:, [0, 1, 0, 1]]
             corner = (image[member][:, None], ys, xs)
-            best, which = window[corner].max(1)  # of (n, 4, C)
-            pooled = pooled.index_put((member,), best)
-            place[member] = where[corner].gather(1, which[:, None])[:, 0]
+            candidates, pixels = window[corner], where[corner]  # (n, 4, C)
+            highest = candidates.detach().amax(1, keepdim=True)
+            # Of equal maxima the first pixel, row by row: it alone has the gradient.
+            which = pixels.masked_fill(candidates < highest, height * width).argmin(1, keepdim=True)
+            pooled = pooled.index_put((member,), candidates.gather(1, which)[:, 0])
+            place[member] = pixels.gather(1, which)[:, 0]
     shape = (count, rows, columns, channels)
     return (
         pooled.reshape(shape).permute(0, 3, 1, 2).to(features.dtype).contiguous(),
