@@ -76,7 +76,9 @@ def importance_threshold(importance: Tensor, share: float) -> Tensor:
     return scores[first]
 
 
-def split_voxels(importance: Tensor, prune: float = 0.999, keep: float = 0.6) -> VoxelClasses:
+def split_voxels(
+    importance: Tensor, prune: float = 0.999, keep: float = 0.6, *, released_last: bool = False
+) -> VoxelClasses:
     """Sort voxels (V,) into the three classes.
 
     Scores are compared without the offset that the thresholds contain, as released. ``prune`` 1 keeps every voxel.
@@ -85,6 +87,8 @@ def split_voxels(importance: Tensor, prune: float = 0.999, keep: float = 0.6) ->
         importance: (V,) non-negative.
         prune: share of the importance that remains.
         keep: share of it in voxels that are kept without a codebook, at most ``prune``.
+        released_last: with ``keep`` 0, keep the last voxel of the grid as the released code does, be it dropped or not.
+            The classes can then be compared, not stored: a file holds no features of dropped voxels.
 
     Raises:
         ValueError: the shares are not in order, or no voxel has any importance.
@@ -94,7 +98,10 @@ def split_voxels(importance: Tensor, prune: float = 0.999, keep: float = 0.6) ->
     if not bool((importance > 0).any()):
         raise ValueError("no voxel has any importance: the field renders nothing")
     non_prune = _above(importance, prune)
-    return VoxelClasses(non_prune, _above(importance, keep) & non_prune)
+    kept = _above(importance, keep) & non_prune
+    if released_last and keep == 0:
+        kept[-1] = True
+    return VoxelClasses(non_prune, kept)
 
 
 def _above(importance: Tensor, share: float) -> Tensor:

@@ -164,10 +164,13 @@ def test_importance_is_as_recorded():
 @pytest.mark.parametrize("case", IMPORTANCE["outputs"]["masks"])
 def test_classes_are_as_recorded(case):
     prune, keep = (float(share) for share in case.removeprefix("prune").split("_include"))
-    classes, expected = split_voxels(recorded_scores(), prune, keep), IMPORTANCE["outputs"]["masks"][case]
-    assert torch.equal(classes.non_prune, expected["non_prune"])
-    # At a share of 0 the released code keeps the last voxel of the grid.
-    assert torch.equal(classes.keep, expected["keep"] if keep else torch.zeros_like(expected["keep"]))
+    scores, expected = recorded_scores(), IMPORTANCE["outputs"]["masks"][case]
+    released = split_voxels(scores, prune, keep, released_last=True)
+    assert torch.equal(released.non_prune, expected["non_prune"])
+    assert torch.equal(released.keep, expected["keep"])
+    classes = split_voxels(scores, prune, keep)
+    assert torch.equal(classes.non_prune, released.non_prune)
+    assert torch.equal(classes.keep, released.keep if keep else torch.zeros_like(released.keep))
 
 
 def naive_groups(k0, groups, codebook, counted):
