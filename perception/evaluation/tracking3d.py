@@ -20,26 +20,26 @@ def success(overlaps: np.ndarray) -> float:
     """Area, in percent, under the share of frames whose overlap is at least a threshold from 0 to 1, at 21 of them.
 
     Args:
-        overlaps: (F,) 3D IoU of each frame.
+        overlaps: (F,) 3D IoU of each frame. Of no frame at all the result is 0.
 
     Example:
         >>> success(np.array([0.5, 0.5]))
         52.5
     """
-    return 100 * _area((_rounded(overlaps) >= _thresholds(1.0)).mean(1))
+    return 100 * _area(_rounded(overlaps) >= _thresholds(1.0))
 
 
 def precision(distances: np.ndarray) -> float:
     """Area, in percent, under the share of frames whose distance is at most a threshold from 0 to 2 m, at 21 of them.
 
     Args:
-        distances: (F,) metres between the centres.
+        distances: (F,) metres between the centres. Of no frame at all the result is 0.
 
     Example:
         >>> precision(np.array([2.0]))
         2.5
     """
-    return 100 * _area((_rounded(distances) <= _thresholds(_FURTHEST)).mean(1))
+    return 100 * _area(_rounded(distances) <= _thresholds(_FURTHEST))
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
@@ -51,8 +51,10 @@ def _thresholds(last: float) -> np.ndarray:
     return np.linspace(0, last, _THRESHOLDS, dtype=np.float32)[:, None]
 
 
-def _area(shares: np.ndarray) -> float:
-    return float(np.trapezoid(shares) / (_THRESHOLDS - 1))
+def _area(passed: np.ndarray) -> float:
+    if passed.shape[1] == 0:
+        return 0.0
+    return float(np.trapezoid(passed.mean(1)) / (_THRESHOLDS - 1))
 
 
 def compare(predicted: Tensor, truth: Tensor) -> tuple[np.ndarray, np.ndarray]:

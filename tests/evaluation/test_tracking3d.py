@@ -44,6 +44,10 @@ def test_precision_by_hand(distances, expected):
     assert precision(np.array(distances)) == pytest.approx(expected, abs=1e-4)
 
 
+def test_no_frame_scores_nothing():
+    assert success(np.array([])) == precision(np.array([])) == 0
+
+
 def boxes(count, speed=0.0):
     rows = torch.tensor([[0.0, 0, 0, 4, 2, 1.5, 0.4]], dtype=torch.float64).repeat(count, 1)
     rows[:, 0] = torch.arange(count) * speed

@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 from torch import Tensor
 
 from perception.engine.errors import UserError
-from perception.geometry import boxes3d, se3
+from perception.geometry import boxes3d
 
 from .kitti_files import read_calibration, read_labels, read_velodyne
 from .tracklet import Tracklet, TrackletSet, in_order
@@ -87,7 +87,11 @@ class KittiTracklets(TrackletSet):
 
     def _read(self, scene: str) -> list[Tracklet]:
         rectified = read_calibration(self.root / "calib" / f"{scene}.txt", self.calibration == "rectified")
-        velodyne_from_rect = se3.invert(rectified)
+        # Rotations are written with seven digits: the transpose is their inverse to some micrometres at 50 m only.
+        try:
+            velodyne_from_rect = torch.linalg.inv(rectified)
+        except torch.linalg.LinAlgError as error:
+            raise UserError(f"{self.root / 'calib' / scene}.txt: its matrices have no inverse") from error
         rows: dict[tuple[str, int], list[tuple[int, Tensor]]] = defaultdict(list)
         for label in read_labels(self.root / "label_02" / f"{scene}.txt"):
             if label.category in self.categories:

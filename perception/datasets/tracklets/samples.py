@@ -40,7 +40,8 @@ class _Samples(ExaminedTracklets, Dataset):
         tracklets: config of a :class:`.tracklet.TrackletSet`.
         cache_dir: folder of the file with the points near boxes.
         area: settings of :class:`.crops.SearchArea`.
-        candidates: samples of a frame; the first takes the true box as the previous one, the others perturb it.
+        candidates: samples of a frame; the first takes the true box as the previous one, the others perturb it. Where
+            there is only one, Siamese trackers have their search area perturbed nevertheless.
         balance: power p by which frequent categories are held back: a frame of a category with n frames counts as
             n^-p. 0 keeps the frequencies, 0.5 brings them nearer to each other, 1 makes all categories equal.
     """
@@ -152,7 +153,8 @@ class SiameseSamples(_Samples):
         points, box = self._frame(number, frame)
         shifted = boxes3d.moved_by(previous[1], _uniform_offset(rng)) if candidate else previous[1]
         template = torch.cat([inside_box(*first), inside_box(previous[0], shifted)])
-        reference = boxes3d.moved_by(box, _normal_offset(rng)) if candidate else box
+        perturbed = candidate or self.candidates == 1  # else the target would always lie at the area's centre
+        reference = boxes3d.moved_by(box, _normal_offset(rng)) if perturbed else box
         search = self.area.crop(points, reference)
         if min(len(template), len(search)) <= 20:
             return None
