@@ -1,4 +1,4 @@
-"""MoCUT shrunk to the built-in streets, all four categories: about seven minutes of a core."""
+"""MoCUT shrunk to the built-in streets, all four categories: about ten minutes of one core."""
 
 from mmengine.config import read_base
 

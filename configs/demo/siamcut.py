@@ -1,4 +1,4 @@
-"""SiamCUT shrunk to the built-in streets, all four categories: about seven minutes of a core."""
+"""SiamCUT shrunk to the built-in streets, all four categories: about eight minutes of one core."""
 
 from mmengine.config import read_base
 
