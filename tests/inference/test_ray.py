@@ -1,5 +1,6 @@
 """Folders on a Ray cluster, two nodes on this machine: the bytes of a local run, whatever is killed meanwhile."""
 
+import builtins
 import dataclasses
 import os
 import shutil
@@ -196,6 +197,7 @@ def test_a_gallery_is_encoded_by_actors(cluster, tmp_path):
     run(job("ray", engine=RayEngine(cluster.address)))
     assert _files(tmp_path / "bank_ray") == _files(tmp_path / "bank_local")
     assert _files(tmp_path / "ray") == _files(tmp_path / "local")
+    assert builtins.print.__module__ == "builtins", "Ray has taken the place of print"
 
 
 def test_a_node_has_a_look(tmp_path):
