@@ -14,7 +14,6 @@ from torch import Tensor
 
 from perception.datasets.hdr_images import read_hdr
 from perception.engine.errors import UserError
-from perception.radiance.split_sum import srgb_to_linear
 from perception.studio.datamanager import BackgroundDataset, RayDataManager, RayDataManagerConfig
 from perception.studio.errors import SceneError
 from perception.studio.images import FileStore, read_image
@@ -60,15 +59,26 @@ def read_maps(folder: Path, metadata: dict[str, Any], size: tuple[int, int]) -> 
         path = _file(folder, name, metadata["albedo_format"] if name == "albedo" else "any")
         if path is not None:
             pixels = _pixels(path, size)
-            if name == "albedo" and path.suffix == ".png":
-                pixels = srgb_to_linear(pixels[..., :3]) * (pixels[..., 3:] if pixels.shape[2] == 4 else 1)
+            if path.suffix == ".png":
+                pixels = _from_png(name, pixels)
             found[f"true_{name}"] = pixels[..., : 3 if name in ("albedo", "normal") else 1]
     for light in metadata["lights"]:
         path = folder / f"rgba_{light}.png"
         if path.is_file():
-            rgba = _pixels(path, size)
-            found[f"true_relit_{light}"] = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+            pixels = _pixels(path, size)
+            if pixels.shape[2] == 4:
+                pixels = pixels[..., :3] * pixels[..., 3:] + 1 - pixels[..., 3:]
+            found[f"true_relit_{light}"] = pixels
     return found
+
+
+def _from_png(name: str, pixels: Tensor) -> Tensor:
+    """What a picture (H, W, 1, 3 or 4) of TensoIR's means: albedo is linear there, and normals go from 0 to 1."""
+    if name == "normal":
+        return pixels[..., :3] * 2 - 1
+    if name == "albedo" and pixels.shape[2] == 4:
+        return pixels[..., :3] * pixels[..., 3:]
+    return pixels
 
 
 def _file(folder: Path, name: str, kind: str) -> Path | None:
@@ -77,7 +87,7 @@ def _file(folder: Path, name: str, kind: str) -> Path | None:
 
 
 def _pixels(path: Path, size: tuple[int, int]) -> Tensor:
-    """(H, W, 3 or 4) of a file: as it is from EXR, sRGB in [0, 1] from PNG."""
+    """(H, W, 3 or 4) of a file: as it is from EXR, in [0, 1] from PNG."""
     if path.suffix == ".png":
         return torch.from_numpy(read_image(path, size, scaled=False).astype(np.float32) / 255)
     try:

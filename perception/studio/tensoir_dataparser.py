@@ -35,7 +35,7 @@ class TensoIRDataParserConfig(DataParserConfig):
     alpha_color: str | None = "white"
     """Background that images are put on."""
     albedo_format: Literal["exr", "png", "any"] = "any"
-    """Which of `albedo.exr` (linear) and `albedo.png` (sRGB) is read; any that is there, EXR first."""
+    """Which of `albedo.exr` and `albedo.png` is read; any that is there, EXR first. Both are linear."""
     lights: Path | None = None
     """Folder of the light maps `NAME.hdr` under which `rgba_NAME.png` were made; by default `lights` in the scene's
     folder or beside it, or `envmaps` beside it."""

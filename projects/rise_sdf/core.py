@@ -135,6 +135,8 @@ class RiseSDF(nn.Module):
     ) -> Tensor:
         """Put into the specular maps what mirror rays meet of the object. Returns visibility (N, 1)."""
         visibility = torch.ones_like(maps["opacity"])
+        if not self.indirect.predict:
+            return visibility
         chosen = (maps["opacity"][:, 0] > self.indirect.min_opacity).nonzero()[:, 0]
         if len(chosen):
             normal, directions = maps["normal"][chosen], rays_d[chosen]

@@ -85,7 +85,11 @@ class SurfaceModelConfig(RadianceModelConfig):
     """Most rays of a step."""
     target_samples: int = 256 * 1024
     """Samples per step to which the number of rays is fitted; 0 keeps it."""
+    scored_above: float = OPAQUE
+    """Coverage above which a pixel is the object's in scores of materials, normals and relit views; the published
+    scores take all above 0."""
 
+    free_on_resume: ClassVar[frozenset[str]] = RadianceModelConfig.free_on_resume | {"scored_above"}
     sizes: ClassVar[frozenset[str]] = frozenset({"light.resolution"})
     honoured: ClassVar[frozenset[str]] = frozenset()
 
@@ -246,7 +250,7 @@ class SurfaceModel(RadianceModel):
         images["normal"] = outputs["normal"].clamp(0, 1)
         if "alpha" not in batch:
             return metrics, images
-        mask = batch["alpha"][..., 0].to(self.device) > OPAQUE
+        mask = batch["alpha"][..., 0].to(self.device) > self.config.scored_above
         true = {name.removeprefix("true_"): batch[name].to(self.device) for name in batch if name.startswith("true_")}
         for name in ("albedo", "roughness", "metallic"):
             if name in true and name in outputs:
@@ -346,7 +350,7 @@ class RiseSdfModelConfig(SurfaceModelConfig):
     lights_up: Literal["z", "y"] = "z"
     """Axis of the scene that the upper edge of these lights is."""
 
-    free_on_resume: ClassVar[frozenset[str]] = RadianceModelConfig.free_on_resume | {
+    free_on_resume: ClassVar[frozenset[str]] = SurfaceModelConfig.free_on_resume | {
         "relight",
         "clamp_lights",
         "lights_up",

@@ -111,6 +111,8 @@ class LightSettings:
 class IndirectSettings:
     """What mirror rays meet, for pixels of the object."""
 
+    predict: bool = True
+    """Trace them; otherwise the object neither hides nor reflects itself (indirect_pred)."""
     near: float = 0.05
     """Where they begin, world units."""
     far: float = 1.5

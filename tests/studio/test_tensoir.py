@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from perception.datasets.synthetic import glossy
 from perception.studio.errors import SceneError
@@ -92,3 +93,21 @@ def test_a_scene_without_views_or_lights(tmp_path, copied):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SceneError, match="has no folders train_000"):
         outputs_of(tmp_path / "empty")
+
+
+def test_pictures_of_maps_hold_linear_albedo_and_shifted_normals(copied):
+    folder = copied / "test_000"
+    for name in ("albedo.exr", "normal.exr"):
+        (folder / name).unlink()
+    pixels = np.full((20, 20, 4), 255, np.uint8)
+    pixels[..., :3] = (51, 102, 204)
+    pixels[0] = (102, 102, 102, 0)
+    Image.fromarray(pixels).save(folder / "albedo.png")
+    Image.fromarray(pixels).save(folder / "normal.png")
+    Image.fromarray(pixels[..., :3].copy()).save(folder / "rgba_studio.png")
+    maps = read_maps(folder, {"albedo_format": "any", "lights": {"studio": ""}}, (20, 20))
+    close = torch.testing.assert_close
+    close(maps["true_albedo"][1, 0], torch.tensor([0.2, 0.4, 0.8]))
+    close(maps["true_albedo"][0, 0], torch.zeros(3))
+    close(maps["true_normal"][1, 0], torch.tensor([-0.6, -0.2, 0.6]))
+    close(maps["true_relit_studio"][1, 0], torch.tensor([0.2, 0.4, 0.8]))

@@ -114,6 +114,18 @@ def test_with_blocked_mirror_rays_the_indirect_network_answers(forced):
         torch.testing.assert_close(maps[name][chosen], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_without_mirror_rays_renderings_are_direct(forced):
+    field, (o, d, sections, light), render = forced
+    direct = render(1.0).maps
+    field.indirect.predict = False
+    for relighting in (False, True):
+        shown = field.render(o, d, sections, light=light, relighting=relighting)
+        for name in ("specular", "specular_phys", "specular_light"):
+            torch.testing.assert_close(shown.maps[name], direct[name])
+        assert torch.equal(shown.visibility, torch.ones(len(o), 1))
+    field.indirect.predict = True
+
+
 def test_relighting_shades_a_second_surface_for_smooth_pixels_only(forced):
     field, _, render = forced
     field.indirect.relighting_threshold = 0.0  # no pixel is that smooth

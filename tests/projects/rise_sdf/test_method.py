@@ -93,6 +93,27 @@ def test_ns_eval_measures_materials_and_relit_views(finished, registered, tmp_pa
     assert 0 < found["normal_mae"] < 120
 
 
+def test_scores_count_the_pixels_that_are_covered_as_far_as_is_asked_for(finished):
+    model = finished.pipeline.model.eval()
+    truth, shown = torch.zeros(16, 16, 3), torch.zeros(16, 16, 3)
+    truth[:8], shown[:8] = 0.6, 0.3  # whole pixels of the object, and as many at its outline
+    truth[8:12], shown[8:12] = 0.2, 0.4
+    alpha = torch.zeros(16, 16, 1)
+    alpha[:8], alpha[8:12] = 1.0, 0.25
+    outputs = {"rgb": shown, "accumulation": alpha, "depth": alpha, "normal": shown, "albedo": shown}
+    batch = {"image": truth, "alpha": alpha, "true_albedo": truth}
+    found = {}
+    for least in (0.5, 0.0):
+        model.config.scored_above = least
+        found[least] = model.get_image_metrics_and_images(outputs, batch)[0]
+    model.config.scored_above = 0.5
+    finished.pipeline.train()
+    assert [value["albedo_scale_r"] for value in found.values()] == pytest.approx([2.0, 2.0])
+    # The outline is scaled as well where it counts: 0.8 instead of 0.4, where 0.2 is true.
+    errors = [10 ** (-value["albedo_psnr"] / 10) for value in found.values()]
+    assert errors == pytest.approx([0.04 / 4, 0.36 / 4], rel=1e-3)
+
+
 @torch.no_grad()
 def test_ns_render_writes_every_map(finished, registered, tmp_path):
     DatasetRender(load_config=registered, output_path=tmp_path, split="test", image_format="png").main()
