@@ -85,11 +85,12 @@ class SurfaceModelConfig(RadianceModelConfig):
     """Most rays of a step."""
     target_samples: int = 256 * 1024
     """Samples per step to which the number of rays is fitted; 0 keeps it."""
-    scored_above: float = OPAQUE
-    """Coverage above which a pixel is the object's in scores of materials, normals and relit views; the published
-    scores take all above 0."""
+    released_scores: bool = False
+    """Measure as the released script does: a pixel of any coverage is the object's, and images are put on their
+    background as in training. Otherwise the object is where coverage is above a half, and images are what viewers
+    show."""
 
-    free_on_resume: ClassVar[frozenset[str]] = RadianceModelConfig.free_on_resume | {"scored_above"}
+    free_on_resume: ClassVar[frozenset[str]] = RadianceModelConfig.free_on_resume | {"released_scores"}
     sizes: ClassVar[frozenset[str]] = frozenset({"light.resolution"})
     honoured: ClassVar[frozenset[str]] = frozenset()
 
@@ -206,11 +207,15 @@ class SurfaceModel(RadianceModel):
 
     def composite(self, outputs: dict, batch: dict) -> Tensor:
         """The colours (N, 3) of a batch, on the background that the rendering has."""
-        target = self.target(batch)
+        target = super().target(batch)
         if "alpha" not in batch:
             return target
-        clear = 1 - batch["alpha"].to(target)[:, None]
-        return target - self.background * clear + self.behind(outputs["background"], clear)
+        return self.moved_to(outputs["background"], target, batch["alpha"][:, None])
+
+    def moved_to(self, background: Tensor, colours: Tensor, alpha: Tensor) -> Tensor:
+        """Colours (..., 3) of images with alpha (..., 1), on another, linear background (3,), as training has them."""
+        clear = 1 - alpha.to(colours)
+        return colours - self.background * clear + self.behind(background, clear)
 
     def behind(self, background: Tensor, clear: Tensor) -> Tensor:
         """What a linear background (3,) adds in sRGB (N, 3) where a share (N, 1) of it is seen."""
@@ -235,6 +240,16 @@ class SurfaceModel(RadianceModel):
 
     # Evaluation
 
+    def target(self, batch: dict) -> Tensor:
+        """The colours of a batch; those that ``released_scores`` are taken with are blended as in training."""
+        return self._scored(super().target(batch), batch)
+
+    def _scored(self, colours: Tensor, batch: dict) -> Tensor:
+        """Colours (H, W, 3) on the images' own background as scores want them."""
+        if self.training or not self.config.released_scores or "alpha" not in batch:
+            return colours
+        return self.moved_to(srgb_to_linear(self.background), colours, batch["alpha"])
+
     def get_image_metrics_and_images(self, outputs: dict, batch: dict) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Besides those of all methods: ``psnr_phys`` and ``ssim_phys`` of the shaded colours; where the truth is
         known, PSNR of albedo, roughness, metallic and relit pictures after scaling (``_unlit``: of those under the
@@ -250,8 +265,9 @@ class SurfaceModel(RadianceModel):
         images["normal"] = outputs["normal"].clamp(0, 1)
         if "alpha" not in batch:
             return metrics, images
-        mask = batch["alpha"][..., 0].to(self.device) > self.config.scored_above
+        mask = batch["alpha"][..., 0].to(self.device) > (0 if self.config.released_scores else OPAQUE)
         true = {name.removeprefix("true_"): batch[name].to(self.device) for name in batch if name.startswith("true_")}
+        true |= {name: self._scored(true[name], batch) for name in true if name.startswith("relit_")}
         for name in ("albedo", "roughness", "metallic"):
             if name in true and name in outputs:
                 value, scale = scaled_psnr(outputs[name], true[name], mask)

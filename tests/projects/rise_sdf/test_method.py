@@ -93,7 +93,7 @@ def test_ns_eval_measures_materials_and_relit_views(finished, registered, tmp_pa
     assert 0 < found["normal_mae"] < 120
 
 
-def test_scores_count_the_pixels_that_are_covered_as_far_as_is_asked_for(finished):
+def test_scores_as_the_released_script_takes_them(finished):
     model = finished.pipeline.model.eval()
     truth, shown = torch.zeros(16, 16, 3), torch.zeros(16, 16, 3)
     truth[:8], shown[:8] = 0.6, 0.3  # whole pixels of the object, and as many at its outline
@@ -101,17 +101,23 @@ def test_scores_count_the_pixels_that_are_covered_as_far_as_is_asked_for(finishe
     alpha = torch.zeros(16, 16, 1)
     alpha[:8], alpha[8:12] = 1.0, 0.25
     outputs = {"rgb": shown, "accumulation": alpha, "depth": alpha, "normal": shown, "albedo": shown}
-    batch = {"image": truth, "alpha": alpha, "true_albedo": truth}
-    found = {}
-    for least in (0.5, 0.0):
-        model.config.scored_above = least
-        found[least] = model.get_image_metrics_and_images(outputs, batch)[0]
-    model.config.scored_above = 0.5
+    outputs |= {"rgb_phys": shown, "relit_studio": shown}
+    batch = {"image": truth, "alpha": alpha, "true_albedo": truth, "true_relit_studio": truth}
+    found = []
+    for released in (False, True):
+        model.config.released_scores = released
+        found.append(model.get_image_metrics_and_images(outputs, batch)[0])
+    model.config.released_scores = False
     finished.pipeline.train()
-    assert [value["albedo_scale_r"] for value in found.values()] == pytest.approx([2.0, 2.0])
+    assert [value["albedo_scale_r"] for value in found] == pytest.approx([2.0, 2.0])
     # The outline is scaled as well where it counts: 0.8 instead of 0.4, where 0.2 is true.
-    errors = [10 ** (-value["albedo_psnr"] / 10) for value in found.values()]
+    errors = [10 ** (-value["albedo_psnr"] / 10) for value in found]
     assert errors == pytest.approx([0.04 / 4, 0.36 / 4], rel=1e-3)
+    # White of which three quarters are seen is brighter in sRGB.
+    outline = 0.2 - 0.75 + float(linear_to_srgb(torch.tensor(0.75)))
+    errors = [10 ** (-value["relit_studio_psnr_unscaled"] / 10) for value in found]
+    assert errors == pytest.approx([(0.18 + 0.04) / 4, (0.18 + (outline - 0.4) ** 2) / 4], rel=1e-3)
+    assert found[1]["psnr"] == pytest.approx(found[1]["relit_studio_psnr_unscaled"])
 
 
 @torch.no_grad()
