@@ -38,6 +38,9 @@ class Showing:
     named_by_files = False
     """Whether the name of each source is the path of a file in the folder."""
 
+    measure: str | None = None
+    """What :meth:`measured` says; low values are bad."""
+
     def exhibit(self, source: Source, sample: Any, found: Any, meta: Any) -> Exhibit:
         """What is kept while sample and result are in memory; called after they were written."""
         return Exhibit()
@@ -53,6 +56,10 @@ class Showing:
     def shares(self, record: Record) -> Mapping[str, float]:
         """Or the share of each class of the pixels."""
         return {}
+
+    def measured(self, record: Record) -> float | None:
+        """How good a line's result is, as far as the kind has a measure; the page begins with the worst."""
+        return None
 
 
 class ShownWriter(Writer):
@@ -176,6 +183,7 @@ def write_run_page(
         classes=names,
         palette=palette,
         originals=originals,
+        measure=showing.measure,
         pending=sum(not output.has(source) and source.name not in skipped for source in sources),
     )
     page.write_page(output.files.root, facts, _items(output, showing), skipped)
@@ -193,4 +201,5 @@ def _items(output: OutputFolder, showing: Showing) -> Iterator[page.Item]:
             sequence=record.get("sequence", ""),
             picture=drawn_picture(files),
             files=files,
+            measure=showing.measured(record),
         )

@@ -23,6 +23,12 @@ from perception.inference.images.sample import ImageSample
 from perception.inference.images.segment_writer import SegmentWriter
 from perception.inference.images.showing import ImagesShowing
 from perception.inference.output import OutputFolder
+from perception.inference.retrieval.match_writer import MatchWriter
+from perception.inference.retrieval.model import Fix
+from perception.inference.retrieval.places import Place
+from perception.inference.retrieval.query_reader import Panorama
+from perception.inference.retrieval.ranking import Found, Match
+from perception.inference.retrieval.showing import MatchesShowing
 from perception.inference.scan import Scan, Source
 from perception.inference.showing import shown_summaries, write_run_page
 
@@ -96,16 +102,35 @@ def cloud_results(generator, place):
     return xyz, Tracks("sensor", tracks, 0, {}, torch.eye(4, dtype=torch.float64))
 
 
-def write_run(out: Path, names, kind, seed=0, skipped=None, page=True):
+def query_results(generator):
+    """A panorama, and the tiles that are likest, of which two were compared with it."""
+    pixels = np.full((40, 80, 3), generator.integers(0, 255, 3), np.uint8)
+    matches = [
+        Match(f"folder/tile_{number}.png", round(0.9 - 0.07 * number - 0.2 * generator.random() * (number == 0), 6),
+              0.25 if number < 2 else None, Place(50 + number / 1000, 8.0), ())
+        for number in range(12)
+    ]  # fmt: skip
+    heat = np.full((8, 8), 1 / 64, np.float32)
+    tiles = [np.full((32, 32, 3), 40 * number, np.uint8) for number in range(5)]
+    return Panorama(pixels), Found(matches, 64, Fix(0.1, -0.2, 1 / 64, heat), Place(50.0001, 8.0001), tiles)
+
+
+def write_run(out: Path, names, kind, seed=0, skipped=None, page=True, drawn=True):
     """A run over made-up sources of these names; those that are `skipped` have reasons."""
     skipped = skipped or {}
-    clouds = kind == "clouds"
-    showing = CloudsShowing() if clouds else ImagesShowing()
-    classes = [TrackWriter] if clouds else [BoxWriter, LabelMapWriter, SegmentWriter]
+    clouds, queries = kind == "clouds", kind == "matches"
+    showing = CloudsShowing() if clouds else MatchesShowing() if queries else ImagesShowing()
     sources = [_source(name, clouds) for name in names]
 
+    def writers(all_names):
+        if queries:
+            return [MatchWriter(all_names, drawn, {all_names[0]: Place(50.0001, 8.0)})]
+        return [
+            one(all_names, drawn) for one in ([TrackWriter] if clouds else [BoxWriter, LabelMapWriter, SegmentWriter])
+        ]
+
     def summaries(all_names):
-        return shown_summaries([one(all_names, True) for one in classes], showing, all_names, page)
+        return shown_summaries(writers(all_names), showing, all_names, page)
 
     with closing(OutputFolder(out, {}, Scan(sources), summaries)) as output:
         places = {}
@@ -117,6 +142,8 @@ def write_run(out: Path, names, kind, seed=0, skipped=None, page=True):
                 place = places[source.sequence] = places.get(source.sequence, -1) + 1
                 xyz, found = cloud_results(generator, place)
                 sample = Cloud(xyz)
+            elif queries:
+                sample, found = query_results(generator)
             else:
                 sample, found = image_results(generator, kind if isinstance(kind, str) else kind[number % len(kind)])
             writer = next(writer for writer in output.writers if writer.takes(found))
@@ -126,8 +153,8 @@ def write_run(out: Path, names, kind, seed=0, skipped=None, page=True):
             output.add(head | writer.write(output.files, source, sample, found, LABELS))
         for sequence in output.lost_sequences():
             output.finish_sequence(sequence, LABELS)
-        output.finish(LABELS, skipped)
-        words = ("cloud", "clouds") if clouds else ("image", "images")
+        output.finish(None if queries else LABELS, skipped)
+        words = ("cloud", "clouds") if clouds else ("query", "queries") if queries else ("image", "images")
         write_run_page(output, sources, out.parent / "folder", showing, words, LABELS, skipped)
     return out / "index.html"
 

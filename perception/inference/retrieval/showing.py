@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from perception.inference.showing import Showing
 from perception.inference.writing import Record
 
-BEST = "best tile"
-
 
 class MatchesShowing(Showing):
-    """The picture of a query and its tiles; its score is the similarity of the best tile."""
+    """The picture of a query and its tiles; queries whose best tile is least similar come first."""
 
     named_by_files = True
+    measure = "similarity of the best tile"
 
-    def objects(self, record: Record) -> Iterable[tuple[str, float | None]]:
-        for match in record["matches"][:1]:
-            yield BEST, match["similarity"]
+    def measured(self, record: Record) -> float | None:
+        return next((match["similarity"] for match in record["matches"]), None)

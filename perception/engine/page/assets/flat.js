@@ -85,7 +85,7 @@ async function indexMap(source, numbers, shaded) {
 const newCamera = () => ({ scale: 0, x: 0, y: 0, panes: [] });
 
 /**
- * A pane with an image and what was found on it, to be zoomed by the wheel and moved by dragging.
+ * A pane with an image and what was found on it, to be zoomed by the wheel or two fingers and moved by dragging.
  * `objects` have `number` (of the class), `score`, and `box`, `ring`, `mask` or `lines`, in pixels of the image.
  */
 class FlatPane {
@@ -103,7 +103,7 @@ class FlatPane {
     dragging(this.canvas, (x, y) => {
       camera.x += x; camera.y += y;
       camera.panes.forEach((pane) => pane.draw());
-    });
+    }, (factor, x, y) => this.zoom(factor, x, y));
     this.repaint();
   }
 
@@ -192,16 +192,27 @@ function sized(canvas) {
   return context;
 }
 
-/** Calls `moved` with the steps of a pointer that is dragged. */
-function dragging(canvas, moved) {
-  let last = null;
-  canvas.addEventListener("pointerdown", (event) => { last = [event.clientX, event.clientY]; canvas.setPointerCapture(event.pointerId); });
-  canvas.addEventListener("pointermove", (event) => {
-    if (!last) return;
-    moved(event.clientX - last[0], event.clientY - last[1], event);
-    last = [event.clientX, event.clientY];
+/** Calls `moved` with the steps of a pointer that is dragged; of two fingers `pinched`, too, with a factor and where. */
+function dragging(canvas, moved, pinched) {
+  const held = new Map(); // pointer -> place
+  const seen = () => {
+    const [one, other = one] = held.values();
+    return { x: (one[0] + other[0]) / 2, y: (one[1] + other[1]) / 2, apart: Math.hypot(one[0] - other[0], one[1] - other[1]) };
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    if (held.size === 2) return;
+    held.set(event.pointerId, [event.clientX, event.clientY]);
+    canvas.setPointerCapture(event.pointerId);
   });
-  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => { last = null; });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!held.has(event.pointerId)) return;
+    const before = seen();
+    held.set(event.pointerId, [event.clientX, event.clientY]);
+    const now = seen(), corner = canvas.getBoundingClientRect();
+    moved(now.x - before.x, now.y - before.y, event);
+    if (before.apart && now.apart) pinched(now.apart / before.apart, now.x - corner.left, now.y - corner.top);
+  });
+  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => held.delete(event.pointerId));
 }
 
 const numberOf = (name) => classIndex.get(name) ?? -1;

@@ -10,6 +10,8 @@ const items = JSON.parse($("items").textContent).map((row, index) => ({
 /** Label maps have shares of pixels instead of numbers of objects. */
 const shares = items.some((item) => item.amounts.some((of) => of.length === 2));
 const scored = items.some((item) => item.best !== null);
+/** What the slider of scores is about: scores of objects or, where there are none, how good each item is. */
+const measured = !scored && facts.measure !== null;
 const skippedCount = items.reduce((sum, item) => sum + (item.reason >= 0), 0);
 
 const classIndex = new Map(facts.classes.map((name, number) => [name, number]));
@@ -36,11 +38,13 @@ function passes(item) {
   if (filters.status === "done" && isSkipped) return false;
   if (filters.status === "skipped" && !isSkipped) return false;
   if (/^\d+$/.test(filters.status) && item.reason !== Number(filters.status)) return false;
+  if (measured && filters.score && !(item.measure !== null && item.measure >= filters.score)) return false;
   const bounded = filters.least > 0 || filters.most < Infinity;
-  if (!filters.classes.size && !filters.score && !bounded) return true;
+  const byScore = scored && filters.score > 0;
+  if (!filters.classes.size && !byScore && !bounded) return true;
   if (isSkipped) return false;
   const count = shares ? amount(item) / 10 : amount(item);
-  if ((filters.classes.size || filters.score) && !bounded && count <= 0) return false;
+  if ((filters.classes.size || byScore) && !bounded && count <= 0) return false;
   return count >= filters.least && count <= filters.most;
 }
 
@@ -59,8 +63,11 @@ const ORDERS = {
       return ordering.reversed ? -order : order;
     },
   },
-  amount: { word: shares ? "share of the classes" : "objects, most first", compare: byNumber((item) => (item.reason >= 0 ? null : -amount(item))) },
 };
+if (items.some((item) => item.amounts.length)) {
+  const word = shares ? "share of the classes" : "objects, most first";
+  ORDERS.amount = { word, compare: byNumber((item) => (item.reason >= 0 ? null : -amount(item))) };
+}
 if (scored) ORDERS.score = { word: "best score, low first", compare: byNumber((item) => item.best) };
 if (facts.measure !== null) ORDERS.measure = { word: "worst first", compare: byNumber((item) => item.measure) };
 

@@ -22,7 +22,8 @@ choices($("status"), [
 $("status-filter").hidden = !skippedCount;
 choices($("sequence"), [[-1, "all"], ...facts.sequences.map((name, number) => [number, shownName(name)])]);
 $("sequence-filter").hidden = !facts.sequences.length;
-$("score-filter").hidden = !scored;
+$("score-filter").hidden = !scored && !measured;
+if (measured) $("score-word").textContent = facts.measure.replace(/^./u, (letter) => letter.toUpperCase());
 $("amount-title").textContent = shares ? "Share, %" : "Objects";
 
 const totals = facts.classes.map(() => 0);
@@ -63,6 +64,9 @@ $("clear").addEventListener("click", () => {
   Object.assign($("score"), { value: 0 });
   $("score-value").textContent = "0";
   refresh();
+});
+$("filters").addEventListener("click", () => {
+  $("filters").setAttribute("aria-expanded", $("body").classList.toggle("filtering"));
 });
 let theme = 0;
 $("theme").addEventListener("click", () => {
@@ -106,7 +110,10 @@ document.addEventListener("keydown", (event) => {
 /** Opens what the address names. */
 function follow() {
   if (location.hash.length < 2) return;
-  const place = shown.findIndex((item) => "#" + urlOf(item.name) === location.hash);
+  const address = location.hash.slice(1);
+  let place = shown.findIndex((item) => urlOf(item.name) === address);
+  // Typed by hand, or as another program writes it.
+  if (place < 0) place = shown.findIndex((item) => item.name === decoded(address));
   if (place >= 0 && (!$("view").open || place !== current)) openView(place);
 }
 window.addEventListener("hashchange", follow);

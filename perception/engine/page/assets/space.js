@@ -31,7 +31,7 @@ function hundredths(text) {
   return Float32Array.from(new Int16Array(bytes.buffer), (value) => value / 100);
 }
 
-/** Points and boxes in space: dragging turns, with Shift moves, the wheel zooms. */
+/** Points and boxes in space: dragging turns, with Shift moves, the wheel or two fingers zoom. */
 class SpacePane {
   constructor({ title, points, boxes, forward }) {
     Object.assign(this, { points, boxes });
@@ -41,10 +41,13 @@ class SpacePane {
     Object.assign(this, structuredClone(this.start));
     this.canvas = make("canvas");
     this.element = make("div", { className: "pane" }, this.canvas, make("span", { className: "caption", textContent: title }));
+    const zoom = (factor) => {
+      this.distance = clamp(this.distance / factor, 2, 400);
+      this.draw();
+    };
     this.canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
-      this.distance = clamp(this.distance * Math.exp(event.deltaY * 0.0015), 2, 400);
-      this.draw();
+      zoom(Math.exp(-event.deltaY * 0.0015));
     });
     this.canvas.addEventListener("dblclick", () => { Object.assign(this, structuredClone(this.start)); this.draw(); });
     dragging(this.canvas, (x, y, event) => {
@@ -57,7 +60,7 @@ class SpacePane {
         this.tilt = clamp(this.tilt + y * 0.006, 0.02, Math.PI / 2);
       }
       this.draw();
-    });
+    }, zoom);
   }
 
   repaint() {}

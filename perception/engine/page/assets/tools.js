@@ -16,6 +16,15 @@ function urlOf(path) {
   return path.split("/").map((part) => Array.from(part, encoded).join("")).join("/");
 }
 
+/** What an address stands for; null where it is not encoded as it should be. */
+function decoded(address) {
+  try {
+    return decodeURIComponent(address);
+  } catch {
+    return null;
+  }
+}
+
 /** A name as text that can be shown. */
 const shownName = (name) => name.replace(/\p{Surrogate}/gu, "\ufffd");
 

@@ -55,8 +55,8 @@ async function openView(place) {
   if (call !== asked) return;
   if (failure || !record) made = [wordsPane(failure || facts.reasons[item.reason])];
   else if (scene?.boxes) made = await spacePanes(item, record, scene);
-  else if (item.flags & VIEW || scene || !item.picture) made = await flatPanes(item, record, scene);
-  else made = [picturePane(item)];
+  else if (item.flags & VIEW || scene || !item.picture && record.width) made = await flatPanes(item, record, scene);
+  else made = [item.picture ? await picturePane(item) : wordsPane("no picture")];
   if (call !== asked) return;
   panes = made;
   $("panes").replaceChildren(...panes.map((pane) => pane.element));
@@ -66,7 +66,13 @@ async function openView(place) {
 }
 
 const wordsPane = (text) => ({ element: make("div", { className: "pane" }, make("p", { className: "words", textContent: text })) });
-const picturePane = (item) => ({ element: make("div", { className: "pane" }, make("img", { src: urlOf(item.picture), alt: "" })) });
+
+/** The picture that was drawn, to be zoomed and moved. */
+async function picturePane(item) {
+  const image = await picture(urlOf(item.picture));
+  if (!image) return wordsPane(`${item.picture} is missing: a file of this page was not copied with it.`);
+  return new FlatPane({ image, width: image.naturalWidth, height: image.naturalHeight, objects: [], map: null, camera: newCamera() });
+}
 
 const drawPanes = () => panes.forEach((pane) => pane.draw?.());
 
@@ -80,12 +86,37 @@ function classRow(number, amount, ticked, changed) {
     make("span", { className: "word", textContent: facts.classes[number] }), make("span", { className: "number", textContent: amount }));
 }
 
+/** Where a query was found, and how far that is from where it is. */
+function placeOf({ position, truth }) {
+  const words = position.latitude === undefined ? `row ${position.row}, column ${position.column} of the first tile`
+    : `found at ${position.latitude.toFixed(6)}, ${position.longitude.toFixed(6)}`;
+  return truth?.error_m === undefined ? words : `${words}, ${truth.error_m.toFixed(1)} m from its own place`;
+}
+
+/** A record's lists in words: a title and rows. */
+function tableOf(record) {
+  if (record?.matches) {
+    const alike = (match) => match.similarity.toFixed(3) + (match.rerank === undefined ? "" : ` + ${match.rerank.toFixed(3)}`);
+    return ["Tiles, similarity", record.matches.map((match, at) => [at + 1, shownName(match.tile), alike(match)])];
+  }
+  // Windows of an image, on it and on reduced ones.
+  if (record?.levels) return ["Levels", record.levels.map((level) => [
+    level.factor === 1 ? "image" : `1/${level.factor}`, `${level.windows} window${level.windows === 1 ? "" : "s"}`, `${level.detections} found`,
+  ])];
+  return ["", []];
+}
+
 function fillSide(item, record) {
   const lines = [item.measure === null ? "" : `${facts.measure}: ${item.measure.toFixed(3)}`,
     item.sequence < 0 ? "" : `sequence ${shownName(facts.sequences[item.sequence])}`,
-    record?.width ? `${record.width} × ${record.height} pixels` : ""];
-  $("view-summary").textContent = lines.filter(Boolean).join("; ");
-  const layered = panes.some((pane) => pane.draw);
+    record?.width ? `${record.width} × ${record.height} pixels` : "", record?.position ? placeOf(record) : ""].filter(Boolean);
+  $("view-summary").textContent = lines.join("; ");
+  $("view-summary").hidden = !lines.length;
+  const [title, rows] = tableOf(record);
+  $("view-table-part").hidden = !rows.length;
+  $("view-table-title").textContent = title;
+  $("view-table").replaceChildren(...rows.map((row) => make("tr", {}, ...row.map((word) => make("td", { textContent: word })))));
+  const layered = panes.some((pane) => pane.map || pane.objects?.length || pane.boxes);
   const counts = new Map(item.amounts.map((of) => [of[0], of.length === 2 ? `${(of[1] / 10).toFixed(1)} %` : of[1]]));
   for (const entry of layered ? record?.truth ?? [] : []) if (!counts.has(numberOf(entry.label))) counts.set(numberOf(entry.label), 0);
   $("view-classes-part").hidden = !layered || !counts.size;
