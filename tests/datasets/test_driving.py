@@ -17,6 +17,7 @@ from nuscenes.utils.geometry_utils import points_in_box, view_points
 from nuscenes.utils.splits import create_splits_scenes
 from PIL import Image
 
+from perception.datasets.driving.infos import read_infos
 from perception.datasets.synthetic import driving
 from perception.datasets.synthetic.driving_bodies import KINDS
 from perception.datasets.synthetic.driving_rigs import nuscenes_rig
@@ -190,10 +191,16 @@ class TestNuScenes:
         again = tmp_path / "again"
         driving.write(again, PARAMS)
         names = [str(path.relative_to(again)) for path in again.rglob("*") if path.is_file()]
-        assert len(names) == 13 + 2 + 1 + 2 + 6 * 7  # tables, infos, record, maps, sensors
+        assert len(names) == 13 + 4 + 1 + 2 + 6 * 7  # tables, infos, record, maps, sensors
         _, different, missing = filecmp.cmpfiles(driving_folder, again, names, shallow=False)
         assert not different
         assert not missing
+
+    def test_infos_have_the_names_that_recipes_ask_for(self, driving_folder):
+        for split in ("train", "val"):
+            one, other = (driving_folder / f"infos_{name}.msgpack" for name in (split, f"mini_{split}"))
+            assert one.read_bytes() == other.read_bytes()
+            assert (read_infos(one).version, read_infos(one).split) == ("v1.0-mini", f"mini_{split}")
 
     def test_many_scenes_are_a_trainval(self):
         from perception.datasets.synthetic.nuscenes_writer import split_names, version_of

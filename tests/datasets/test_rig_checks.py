@@ -111,3 +111,15 @@ def test_what_makes_the_infos_is_said(driving_folder, tmp_path):
     assert command in str(error.value)
     with pytest.raises(UserError, match="link or copy the data set there"):
         examine(config(tmp_path / "nothing"), ("train",))
+
+
+def test_the_infos_of_a_mini_are_named(driving_folder, tmp_path):
+    """nuScenes' own v1.0-mini, whose converted files bear other names than recipes ask for."""
+    shutil.copytree(driving_folder, tmp_path / "set")
+    for split in ("train", "val"):
+        (tmp_path / "set" / f"infos_{split}.msgpack").unlink()
+    with pytest.raises(UserError, match=r"infos_train\.msgpack is missing") as error:
+        examine(config(tmp_path / "set", "infos_train.msgpack"), ("train",))
+    for loader, split in (("train", "train"), ("val", "val"), ("test", "val")):
+        assert f"{loader}_dataloader.dataset.ann_file=infos_mini_{split}.msgpack" in str(error.value)
+    assert examine(config(tmp_path / "set"), ("train",)).errors == []

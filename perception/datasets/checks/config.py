@@ -94,14 +94,11 @@ def require_files(dataset: DataSet) -> None:
         if not path.exists():
             layout = ", ".join(os.path.relpath(p, root) + ("" if p.suffix else "/") for p in wanted)
             # What a data set of ours is made from may be there already.
-            command = dataset.kind.how_to_make(root) if issubclass(dataset.kind, Examined) else None
-            if command is None and root.parts[:2] == ("data", "demo"):
-                command = f"python tools/make_demo_data.py {root.name} --out {root}"
-            hint = (
-                "link or copy the data set there; configs/demo/ runs on built-in data without it"
-                if command is None
-                else f"make it with: {command}"
-            )
+            hint = dataset.kind.remedy(root) if issubclass(dataset.kind, Examined) else None
+            if hint is None and root.parts[:2] == ("data", "demo"):
+                hint = f"make it with: python tools/make_demo_data.py {root.name} --out {root}"
+            if hint is None:
+                hint = "link or copy the data set there; configs/demo/ runs on built-in data without it"
             raise UserError(f"data set not found: {path} is missing; expected the folder {root}/ with {layout}; {hint}")
 
 

@@ -28,8 +28,8 @@ class Examined(ABC):
         """
 
     @staticmethod
-    def how_to_make(root: Path) -> str | None:
-        """A command that makes a missing file of the data set's folder from what is there; None where there is none."""
+    def remedy(root: Path) -> str | None:
+        """What to do about a missing file of the data set's folder, given what is there; None where it is not known."""
         return None
 
     @classmethod

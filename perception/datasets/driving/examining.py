@@ -27,16 +27,25 @@ FURTHEST = (
     5.0  # metres from the LiDAR at which a vehicle may have a camera, more than it moves between the two included
 )
 _SHEET_FRAMES = 4
+_MINI = {"train": "mini_train", "val": "mini_val", "test": "mini_val"}
+"""The split of `v1.0-mini` for each loader."""
 
 
 class ExaminedRigs(Examined):
     """A data set whose settings have ``data_root`` and an info file as ``ann_file``."""
 
     @staticmethod
-    def how_to_make(root: Path) -> str | None:
-        """The command that makes the info files of a folder; None where it holds no tables."""
+    def remedy(root: Path) -> str | None:
+        """The command that makes the info files of a folder, or the options that name those of a `v1.0-mini`, whose
+        splits have names of their own; None where it holds no tables."""
         versions = sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
-        return f"python tools/dataset_converters/nuscenes.py {root} --version {versions[-1]}" if versions else None
+        if versions == ["v1.0-mini"] and all((root / f"infos_{split}.msgpack").is_file() for split in _MINI.values()):
+            options = " ".join(
+                f"{loader}_dataloader.dataset.ann_file=infos_{split}.msgpack" for loader, split in _MINI.items()
+            )
+            return f"the info files of v1.0-mini are there: name them with --cfg-options {options}"
+        command = f"python tools/dataset_converters/nuscenes.py {root} --version"
+        return f"make it with: {command} {versions[-1]}" if versions else None
 
     @classmethod
     def examine(cls, settings: Mapping[str, Any], section: Section, limit: int) -> None:

@@ -21,7 +21,7 @@ from .folder import Recipe, Summary, publish
 
 EXAMPLE = "python tools/make_demo_data.py driving --out data/demo/driving"
 
-VERSION = 2  # to be raised by every change that alters the files
+VERSION = 3  # to be raised by every change that alters the files
 
 LAYOUTS = {"nuscenes": "nuscenes_writer", "kitti-tracking": "kitti_tracking_writer", "rig": "rig_writer"}
 """Module of this package that writes each layout."""

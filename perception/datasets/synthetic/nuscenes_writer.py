@@ -1,7 +1,8 @@
 """The driving world as a data set in nuScenes' format: all tables of v1.0, images, LiDAR scans, maps and info files.
 
 Scenes bear names that the devkit's splits know: up to eight training and two validation scenes are a `v1.0-mini`,
-more are a `v1.0-trainval`. Key frames only; there is no radar. Each scene lies somewhere else in a map of its own.
+more are a `v1.0-trainval`. Key frames only; there is no radar. Each scene lies somewhere else in a map of its own. Info
+files bear the names that recipes ask for, `infos_train` and `infos_val`, and those of the devkit's splits.
 """
 
 from __future__ import annotations
@@ -80,8 +81,10 @@ def fill(folder: Path, params: Params, frame_is_done: Callable[[], None]) -> dic
     version = version_of(params)
     tables.write(folder / version)
     opened = open_tables(folder, version)
-    for split in split_names(params).values():
-        write_infos(folder / f"infos_{split}.msgpack", version, split, frames_of(opened, split))
+    for split, name in split_names(params).items():
+        frames = frames_of(opened, name)
+        for file in dict.fromkeys((split, name)):
+            write_infos(folder / f"infos_{file}.msgpack", version, name, frames)
     return counts
 
 

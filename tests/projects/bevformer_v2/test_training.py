@@ -23,7 +23,6 @@ def options(folder, **more):
     for split in ("train", "val", "test"):
         loader = f"{split}_dataloader"
         found[f"{loader}.dataset.data_root"] = str(folder)
-        found[f"{loader}.dataset.ann_file"] = f"infos_mini_{'train' if split == 'train' else 'val'}.msgpack"
         found[f"{loader}.num_workers"] = 0
         found[f"{loader}.batch_size"] = 2
         crop = f"{loader}.dataset.pipeline.{4 if split == 'train' else 1}"
