@@ -14,6 +14,7 @@ from perception.datasets.driving.transforms import (
     FilterBoxes3D,
     LoadBoxes3D,
     LoadRigImages,
+    NeedCameraObjects,
     PackRig,
 )
 from perception.datasets.resumable import SeedAugmentation
@@ -32,6 +33,7 @@ train_pipeline = [
     dict(type=LoadBoxes3D),
     filter_boxes,
     crop,
+    dict(type=NeedCameraObjects),
     dict(type=DrawGridMask, prob=0.7),
     dict(type=PackRig),
 ]
@@ -43,6 +45,7 @@ augmented_pipeline = [
     dict(type=AugmentGround, max_rotation=22.5, scales=(0.95, 1.05), flip_x_prob=0.5, flip_y_prob=0.5),
     filter_boxes,
     {**crop, "heights": (512, 544, 576, 608, 640, 672, 704, 736, 768), "flip_prob": 0.5},
+    dict(type=NeedCameraObjects),
     dict(type=DrawGridMask, prob=0.7),
     dict(type=PackRig),
 ]

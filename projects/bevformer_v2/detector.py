@@ -334,10 +334,13 @@ def _target(sample: BaseDataElement, device: torch.device) -> Target3D:
 def _camera_targets(samples: Samples, device: torch.device) -> tuple[Tensor, list[CameraTargets]]:
     """Numbers of the images, counted over the batch, that show an object, and what they show.
 
+    An image whose objects all were in the rows that are cut off is among them and shows none, as in the released code.
     Without any object in the whole batch the first image stands for all, so that every weight has its gradient.
     """
-    every = []
+    every: list[CameraTargets] = []
+    annotated: list[bool] = []
     for sample in samples:
+        annotated += sample.metainfo.get("annotated_cameras") or [False] * len(sample.camera_instances)
         for objects, intrinsics in zip(sample.camera_instances, _matrix(sample.cam2img, device)):
             boxes = [torch.as_tensor(objects[name]).float() for name in ("rotations", "translations", "sizes")]
             parts = (
@@ -348,7 +351,7 @@ def _camera_targets(samples: Samples, device: torch.device) -> tuple[Tensor, lis
                 torch.as_tensor(objects.speeds).float(),
             )
             every.append(CameraTargets(*(part.to(device) for part in parts), intrinsics))
-    chosen = [number for number, targets in enumerate(every) if len(targets.labels)] or [0]
+    chosen = [number for number, targets in enumerate(every) if annotated[number] or len(targets.labels)] or [0]
     return torch.tensor(chosen, device=device), [every[number] for number in chosen]
 
 

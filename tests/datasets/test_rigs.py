@@ -285,6 +285,18 @@ def test_frames_in_which_no_camera_sees_an_object_are_rejected():
     assert not kept()
 
 
+def test_cameras_count_as_annotated_before_the_crop(driving_folder):
+    car, above = (_car_in(box) for box in ([1.0, 40, 9, 50], [1.0, 2, 9, 8]))
+    other = msgspec.structs.replace(car, name="animal")
+    results = rigs(driving_folder, pipeline=[PIPELINE[0]]).prepare_data(0)
+    results["camera_objects"] = [[car, above], [above], [other], [], [], []]
+    for step in (transforms.CropResizeRig(**{k: v for k, v in CROP.items() if k != "type"}), transforms.PackRig()):
+        results = step.transform(results)
+    sample = results["data_samples"]
+    assert sample.annotated_cameras == (True, True, False, False, False, False)
+    assert [len(instances) for instances in sample.camera_instances] == [1, 0, 0, 0, 0, 0]
+
+
 class TestImages:
     def test_colours_are_cut_and_not_wrapped(self):
         views = [[dict(image=np.full((4, 4, 3), value, np.uint8)) for value in (2, 253) for _ in range(40)]]

@@ -28,7 +28,7 @@ from .infos import CLASSES, PerspectiveObject
 
 _META = (
     *("sample_idx", "token", "scene", "timestamp", "offsets", "ego_from_lidar", "global_from_ego", "camera_names"),
-    *("lidar2img", "cam2img", "img_shape", "flip", "bda_inverse", "grid_mask"),
+    *("lidar2img", "cam2img", "img_shape", "flip", "bda_inverse", "grid_mask", "annotated_cameras"),
 )
 
 
@@ -278,7 +278,8 @@ class PackRig(BaseTransform):
     Metainfo: ``lidar2img`` (T, cameras, 4, 4) from the LiDAR's frame of the frame itself, ``cam2img`` (cameras, 3, 3)
     of the frame itself, ``img_shape`` (H, W), and what transforms have drawn. Targets: ``gt_instances`` (``bboxes_3d``,
     ``labels``), ``camera_instances``, a list for the cameras (``boxes_2d``, ``rotations``, ``translations``, ``sizes``,
-    ``labels``, ``attributes``, ``speeds``).
+    ``labels``, ``attributes``, ``speeds``). With them ``annotated_cameras``, a bool for each: whether it saw an object
+    before its image was cropped.
 
     Args:
         classes: in the order of labels, for the cameras' objects.
@@ -303,6 +304,9 @@ class PackRig(BaseTransform):
         results["cam2img"] = np.stack([view["intrinsics"] for view in current])
         results["camera_names"] = tuple(view["name"] for view in current)
         results["img_shape"] = images.shape[2:4]
+        if "camera_boxes" in results:
+            seen = results["camera_objects"]
+            results["annotated_cameras"] = tuple(any(one.name in self.classes for one in some) for some in seen)
         sample = RigSample(metainfo={key: results[key] for key in _META if key in results})
         if "gt_boxes" in results:
             sample.gt_instances = InstanceData(bboxes_3d=results["gt_boxes"].float(), labels=results["gt_labels"])

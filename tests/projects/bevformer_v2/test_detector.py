@@ -268,6 +268,10 @@ def test_cameras_without_objects_do_not_train_the_perspective_head():
     detector.fcos3d_bbox_head.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0][0])))
     detector(*_named(batch(detector, item(0), item(1, cameras_with_objects=(2,)))), mode="loss")
     assert calls == [3]
+    # One whose objects were all cut off with the sky counts, as in the released code: it shows none.
+    cropped = item(2, cameras_with_objects=(2,), annotated_cameras=(True, False, True, False, False, False))
+    detector(*_named(batch(detector, cropped)), mode="loss")
+    assert calls == [3, 2]
 
 
 def test_autocast_trains():

@@ -5,7 +5,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import TRANSFORMS
 
-from perception.datasets.driving.transforms import AugmentGround, CropResizeRig, DrawGridMask
+from perception.datasets.driving.transforms import AugmentGround, CropResizeRig, DrawGridMask, NeedCameraObjects
 from perception.engine.config import load_config
 from perception.engine.errors import UserError
 from perception.inference.images.detector import _in_memory_pipeline
@@ -53,6 +53,7 @@ def test_recipe(name):
     kinds = [type(step) for step in steps]
     assert (AugmentGround in kinds) is augmented
     assert (DrawGridMask in kinds) is ("two_stage" not in name)
+    assert kinds.index(NeedCameraObjects) == kinds.index(CropResizeRig) + 1
     crop = steps[kinds.index(CropResizeRig)]
     assert len(crop.heights) == (9 if augmented else 1)
     assert crop.flip_prob == (0.5 if augmented else 0.0)
