@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
@@ -14,6 +14,9 @@ from perception.studio.errors import SceneError
 from perception.studio.images import FileStore
 from projects.dn2n.features import MIN_SIDE
 from projects.dn2n.projection import camera_vector
+
+if TYPE_CHECKING:
+    from projects.dn2n.offline import OfflineEdits
 
 LLFF_RANGE = (0.9, 1.6)
 """What IBRNet multiplies the bounds of LLFF scenes with."""
@@ -86,6 +89,7 @@ class SourceBank:
         self.cameras = camera_vectors(cameras)
         self.poses = poses_of(self.cameras)
         self.edits: dict[int, EditedScene] = {}
+        self.offline: dict[int, OfflineEdits] = {}  # by scene
         for scene in scenes:
             sizes = {store.sizes[view] for view in range(scene.start, scene.end)}
             if len(sizes) > 1:

@@ -56,7 +56,11 @@ def _method(
 
 def _clean() -> TrainingSettings:
     return TrainingSettings(
-        source_sets=1, perturbation=PerturbationSettings(probability=0.0), weight_self=0.0, weight_neighbour=0.0
+        source_sets=1,
+        perturbation=PerturbationSettings(probability=0.0),
+        offline_edits=False,
+        weight_self=0.0,
+        weight_neighbour=0.0,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from perception.studio.datamanager import RayDataManager, RayDataManagerConfig
@@ -64,6 +65,20 @@ class DN2NDataManager(RayDataManager):
         """The training views, and their bank."""
         super().setup_train()
         self.bank = SourceBank(self.pixels, self.train_dataset.cameras, self.background, self._spans())
+
+    def find_offline_edits(self) -> None:
+        """Let training draw from the edits that lie beside scenes."""
+        from projects.dn2n.offline import read_offline_edits
+
+        for number, (span, report) in enumerate(zip(self.bank.scenes, self._reports.values())):
+            files = self.train_dataset.image_filenames[span.start : span.end]
+            found = read_offline_edits(report.folder, files, self.bank.store.sizes[span.start])
+            if found is not None:
+                self.bank.offline[number] = found
+                CONSOLE.log(
+                    f"{span.name}: {len(found.prompts)} edits made beforehand, {found.count} images of "
+                    f"{len(found.prompts) * len(files)}; views that they lack are perturbed instead"
+                )
 
     def _check(self) -> SceneReport:
         parser = self.dataparser.parser

@@ -34,8 +34,11 @@ class DN2NPipeline(VanillaPipeline):
         if config.edit is not None and test_mode == "val":
             raise SceneError("--pipeline.edit is for rendering: an edit needs no training")
         super().__init__(config, device, test_mode, **kwargs)
-        self.bank = cast(DN2NDataManager, self.datamanager).bank
-        cast(DN2NModel, self.model).attach(self.bank)
+        manager, model = cast(DN2NDataManager, self.datamanager), cast(DN2NModel, self.model)
+        self.bank = manager.bank
+        model.attach(self.bank)
+        if test_mode == "val" and model.config.training.offline_edits:
+            manager.find_offline_edits()
         if config.edit is not None:
             from projects.dn2n.editing import use_edit
 

@@ -41,6 +41,9 @@ class TrainingSettings:
     """Perturbed source sets of each step, 1 or 2."""
     perturbation: PerturbationSettings = field(default_factory=PerturbationSettings)
     """What the source images are perturbed with."""
+    offline_edits: bool = True
+    """Train on edits that were made beforehand, where scenes have them (`SCENE/edits/prompts.json`): a step whose
+    target stays natural takes its source sets from different ones. Without them sources are perturbed."""
     style_probability: float = 0.5
     """How often target and sources are edited alike before the sources are perturbed; otherwise they stay natural."""
     style_prompts: int = 32

@@ -39,7 +39,8 @@ def training_sample(
 ) -> TrainingSample:
     """The sample of a step: a function of the seed, which stands for run and step.
 
-    In *identity* mode the target is the original view. In *style* mode one classical edit, the same for all, is applied
+    In *identity* mode the target is the original view, and where the scene has edits that were made beforehand, each
+    source set is taken from another one of them. In *style* mode one classical edit, the same for all, is applied
     to target and sources first: the target is consistent with the sources, in colours far from natural images.
 
     Args:
@@ -50,7 +51,8 @@ def training_sample(
         seed: of all draws.
     """
     view = int(indices[0, 0])
-    span = bank.scenes[bank.scene_of(view)]
+    scene = bank.scene_of(view)
+    span, beforehand = bank.scenes[scene], bank.offline.get(scene)
     centres = bank.poses[span.start : span.end, :3, 3]
     sets = training_sources(view - span.start, centres, sources, seed=seed)[: settings.source_sets]
     random = seeded(seed, 41)
@@ -67,6 +69,11 @@ def training_sample(
         images = [
             perturb_views(part, settings.perturbation, seed=2 * seed + number, views=views.tolist())
             for number, (part, views) in enumerate(zip(images, sets))
+        ]
+    if beforehand is not None and not styled:
+        edits = torch.randperm(len(beforehand.prompts), generator=random)[: len(sets)].tolist()
+        images[: len(edits)] = [
+            beforehand.put(part, views.tolist(), edit) for part, views, edit in zip(images, sets, edits)
         ]
     neighbour = span.start + neighbour_of(view - span.start, centres, sources, seed=seed)
     return TrainingSample(

@@ -1,6 +1,7 @@
 """The methods in nerfstudio: runs over several scenes, resuming, an unseen scene, edits, commands."""
 
 import json
+import shutil
 from copy import deepcopy
 
 import pytest
@@ -8,11 +9,14 @@ import torch
 
 from perception.datasets.synthetic import scenes
 from perception.engine.errors import UserError
+from perception.studio.errors import SceneError
 from projects.dn2n import cli, trained
 from projects.dn2n.config import dn2n, dn2n_base, dn2n_clean, dn2n_tiny
-from projects.dn2n.editing import load_image, use_edit
+from projects.dn2n.editing import load_image, save_image, use_edit
 from projects.dn2n.model import make_renderer
+from projects.dn2n.offline import read_offline_edits
 from projects.dn2n.trained import Trained
+from projects.dn2n.training_views import training_sample
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dn2n")]
 
@@ -88,6 +92,66 @@ def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
     own = run.pipeline.state_dict()
     for name, value in resumed.pipeline.state_dict().items():
         assert torch.equal(value, own[name]), name
+
+
+def test_sources_are_taken_from_edits_made_beforehand(run, data, tmp_path):
+    folder = shutil.copytree(data / "train", tmp_path / "train")
+    bank = run.pipeline.bank
+    span = bank.scenes[1]
+    files = run.pipeline.datamanager.train_dataset.image_filenames[span.start : span.end]
+    size = bank.store.sizes[span.start]
+    made = {}
+    for number, prompt in enumerate(("a-picture", "an-image", "one-more")):
+        for view, path in enumerate(files[1:] if number == 2 else files):  # the last one lacks a view
+            image = torch.full((3, *size), 0.2 * number + 0.02 * view)
+            made[prompt, path.stem] = image
+            target = folder / span.name / "edits" / prompt / f"{path.stem}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            save_image(target, image)
+    listed = folder / span.name / "edits/prompts.json"
+    listed.write_text(json.dumps([{"id": prompt} for prompt in ("a-picture", "an-image", "one-more")]))
+    trainer = small_config(folder, tmp_path).setup(local_rank=0, world_size=1)
+    trainer.setup()
+    found = trainer.pipeline.bank
+    assert found.offline.keys() == {1}
+    assert found.offline[1].count == 3 * len(files) - 1
+    model = trainer.pipeline.model.config
+    model.training.style_probability = 0.0
+    indices = torch.tensor([[span.start + 2, 3, 4], [span.start + 2, 5, 6]])
+    pairs = set()
+    for seed in range(12):
+        sample = training_sample(found, indices, model.sources, model.training, seed=seed)
+        plain = training_sample(bank, indices, model.sources, model.training, seed=seed)
+        assert torch.equal(sample.colours, found.image(span.start + 2)[:, [3, 5], [4, 6]].T)  # as photographed
+        chosen = []
+        for images, perturbed, cameras in zip(sample.images, plain.images, sample.cameras):
+            views = [int((found.cameras[span.start : span.end] == camera).all(1).nonzero()) for camera in cameras]
+            fits = []
+            for prompt in ("a-picture", "an-image", "one-more"):
+                wanted = [made.get((prompt, files[view].stem), old) for view, old in zip(views, perturbed)]
+                fits.append(torch.allclose(images, torch.stack(wanted), atol=1 / 500))
+            assert sum(fits) == 1
+            chosen.append(fits.index(True))
+        pairs.add(tuple(chosen))
+    assert len(pairs) > 3
+    assert all(first != second for first, second in pairs)
+    model.training.style_probability = 1.0  # then the target is edited, too
+    both = [training_sample(b, indices, model.sources, model.training, seed=0).images[0] for b in (found, bank)]
+    assert torch.equal(*both)
+
+    def refused(sentence, content=None):
+        if content is not None:
+            listed.write_text(content)
+        with pytest.raises(SceneError, match=sentence):
+            read_offline_edits(folder / span.name, files, size)
+
+    refused("must be a list of at least one", '[{"id": "../elsewhere"}]')
+    refused("is not readable JSON", "[")
+    refused("names 'none', but .*none has no", '[{"id": "none"}]')
+    save_image(folder / span.name / "edits/an-image" / f"{files[0].stem}.png", torch.zeros(3, 8, 8))
+    refused("is 8 x 8 pixels, but its view", '[{"id": "an-image"}]')
+    listed.unlink()
+    assert read_offline_edits(folder / span.name, files, size) is None
 
 
 def test_variants_say_what_they_are():
