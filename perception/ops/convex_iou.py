@@ -31,7 +31,7 @@ def convex_iou(points: Tensor, polygons: Tensor) -> Tensor:
 def convex_giou(points: Tensor, polygons: Tensor) -> Tensor:
     r"""Generalised IoU of the hull of each point set with the polygon of equal index.
 
-    Differentiable by the points (those inside their hull have gradient zero).
+    Differentiable by the points (those inside their hull have gradient zero, and of equal ones all but the first).
 
     Args:
         points: sets of P points (x1, y1, x2, y2, ...), of shape :math:`(N, 2P)`.
@@ -52,15 +52,20 @@ def _overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     crossings, real = edge_crossings(first, second)
     points = torch.cat([crossings, first, second], 1)
     valid = torch.cat([real, _inside(first, second), _inside(second, first)], 1)
-    overlap = torch.where(valid.sum(1) > 2, polygon_area(_hull(points, valid)), 0)
-    return overlap, polygon_area(first) + polygon_area(second) - overlap
+    areas = polygon_area(first), polygon_area(second)
+    real = (valid.sum(1) > 2) & (areas[0] > 0) & (areas[1] > 0)  # no edge of a single point has an outer side
+    overlap = torch.where(real, polygon_area(_hull(points, valid)), 0)
+    return overlap, areas[0] + areas[1] - overlap
 
 
 def _hull(points: Tensor, valid: Tensor | None = None) -> Tensor:
     """Hulls of point sets (P, N, 2), padded to N vertices with their first one."""
-    if valid is None:
-        valid = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
-    index, _ = convex_hull(points.detach(), valid)
+    places = points.detach()
+    exist = torch.ones_like(places[..., 0], dtype=torch.bool) if valid is None else valid
+    index, _ = convex_hull(places, exist)
+    if valid is None:  # of equal points the first, as in mmcv
+        equal = (places[:, :, None] == places[:, None]).all(-1)
+        index = equal.int().argmax(2).gather(1, index)
     return points.gather(1, index[..., None].expand(-1, -1, 2))
 
 

@@ -138,6 +138,27 @@ def test_convex_iou_and_giou():
     assert convex_iou(points[:0], quads).shape == (0, 12)
 
 
+def test_overlaps_of_repeated_points():
+    """Repeated points change nothing, and the first has the gradient; a single one has no area to overlap with."""
+    points = point_sets(12, 6)
+    _, quads, _ = rectangles(12, 7, dtype=torch.float64)
+    leaf = points.clone().requires_grad_()
+    giou = convex_giou(leaf, quads)
+    (gradient,) = torch.autograd.grad(giou.sum(), leaf)
+    repeated = torch.cat([points, points.flatten(1)], 1).requires_grad_()
+    torch.testing.assert_close(convex_giou(repeated, quads), giou)
+    (twice,) = torch.autograd.grad(convex_giou(repeated, quads).sum(), repeated)
+    torch.testing.assert_close(twice, torch.cat([gradient, torch.zeros_like(gradient)], 1))
+
+    square = torch.tensor([[0.0, 0, 4, 0, 4, 4, 0, 4]]).repeat(2, 1)
+    single = torch.tensor([[2.0, 2.0], [4.0, 8.0]]).repeat(1, 9).requires_grad_()
+    assert convex_iou(single, square).tolist() == [[0, 0], [0, 0]]
+    giou = convex_giou(single, square)
+    assert giou.tolist() == pytest.approx([0, -8 / 24])  # of the hull of both, what belongs to neither
+    (gradient,) = torch.autograd.grad(giou.sum(), single)
+    assert gradient.isfinite().all()
+
+
 def test_min_area_polygons():
     points = point_sets(25, 8)
     quads = min_area_polygons(points)
