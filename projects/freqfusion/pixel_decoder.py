@@ -9,6 +9,8 @@ from mmdet.models.layers import MSDeformAttnPixelDecoder
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from perception.layers.precision import at_least_float32
+
 from .pyramid import add_top_down, adding_fusions
 
 
@@ -18,7 +20,7 @@ class FreqAwareMSDeformAttnPixelDecoder(MSDeformAttnPixelDecoder):
 
     The projected maps are fused from deep to shallow before the encoder, and what the encoder makes of the shallowest
     one is fused with the maps that it does not see, instead of being resized and added. Images must have sides that are
-    multiples of the largest stride. Runs in float32 whatever the surrounding precision.
+    multiples of the largest stride. Half precision is computed with in float32, whatever surrounds it.
 
     Args:
         compress_ratio: of the fusions.
@@ -51,7 +53,7 @@ class FreqAwareMSDeformAttnPixelDecoder(MSDeformAttnPixelDecoder):
             (B, out_channels, H_0, W_0), and ``num_outs`` maps (B, feat_channels, H_i, W_i) from deep to shallow.
         """
         with torch.autocast(feats[0].device.type, enabled=False):
-            return self._decode([x.float() for x in reversed(feats)])
+            return self._decode([at_least_float32(x) for x in reversed(feats)])
 
     def _decode(self, feats: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         depth = self.num_encoder_levels

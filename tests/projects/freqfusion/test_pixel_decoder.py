@@ -95,7 +95,7 @@ def test_fusions():
         decoder([*inputs[:3], torch.randn(2, 32, 5, 6)])
 
 
-def test_runs_in_float32_under_autocast():
+def test_runs_in_float32_under_autocast_and_in_double_precision():
     decoder = FreqAwareMSDeformAttnPixelDecoder(compress_ratio=4, **settings())
     inputs = maps()
     expected, _ = decoder(inputs)
@@ -103,6 +103,9 @@ def test_runs_in_float32_under_autocast():
         mask, outs = decoder([x.bfloat16() for x in inputs])
     assert mask.dtype == outs[0].dtype == torch.float32
     torch.testing.assert_close(mask, expected, atol=0.05, rtol=0.1)
+    mask, outs = decoder.double()([x.double() for x in inputs])
+    assert mask.dtype == outs[0].dtype == torch.float64
+    torch.testing.assert_close(mask.float(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_published_size():
