@@ -44,7 +44,8 @@ class OccupancyGrid(nn.Module):
         resolution: R, cells per side.
         threshold: of opacity; where the mean is lower, that.
         decay: of what a cell was known to hold, with each update.
-        warmup: steps during which updates look at all cells; later ones look at a quarter, and at those marked.
+        warmup: steps during which updates look at all cells; later ones look at a quarter of them, drawn at random,
+            and at those marked, of which again at most as many are drawn.
         interval: steps from update to update.
 
     The buffer ``occs`` (R^3) is the opacity of each cell, ``binaries`` (1, R, R, R) what is marked; in the beginning,
@@ -97,8 +98,12 @@ class OccupancyGrid(nn.Module):
         total = self.resolution**3
         if step < self.warmup:
             return torch.arange(total, device=self.occs.device)
-        some = torch.randint(total, (total // 4,), generator=generator).to(self.occs.device)
-        return torch.cat([some, self.binaries.flatten().nonzero()[:, 0]]).unique()
+        share = total // 4
+        some = torch.randint(total, (share,), generator=generator).to(self.occs.device)
+        marked = self.binaries.flatten().nonzero()[:, 0]
+        if len(marked) > share:
+            marked = marked[torch.randint(len(marked), (share,), generator=generator).to(marked.device)]
+        return torch.cat([some, marked]).unique()
 
     @torch.no_grad()
     def sections(

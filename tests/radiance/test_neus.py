@@ -183,3 +183,17 @@ def test_updates_decay_and_are_a_function_of_their_generator():
             grid.update(step, lambda p: torch.zeros(len(p)), torch.Generator().manual_seed(step))
     assert torch.equal(grids[0].occs, grids[1].occs)
     assert float(grids[0].occs.max()) < 1
+
+
+def test_updates_after_the_first_look_at_no_more_than_half_of_the_cells():
+    grid = OccupancyGrid(1.0, 8)  # all marked
+    looked = []
+    for step in (240, 256):
+        grid.update(step, lambda p: looked.append(len(p)) or torch.ones(len(p)), torch.Generator().manual_seed(step))
+    assert looked[0] == 512
+    assert 128 < looked[1] <= 256
+
+    grid = occupied_ball(16)
+    marked = grid.binaries[0].clone()  # few: all of them are looked at
+    grid.update(256, lambda p: torch.ones(len(p)), torch.Generator().manual_seed(0))
+    assert bool((grid.occs.view_as(marked)[marked] == 1).all())
