@@ -339,6 +339,7 @@ def test_space_is_turned_and_sequences_are_filtered(tmp_path):
         car, walker = _classes(index)[1]
         assert _has(before, car)
         assert _has(before, walker)
+        assert browser.find_element("css selector", ".caption").text == "space; the corner at the sensor is 2 m long"
         from selenium.webdriver import ActionChains
 
         canvas = browser.find_element("css selector", "#panes canvas")

@@ -267,7 +267,8 @@ def test_the_page_shows_boxes_on_the_cameras_and_in_space(rig, job, tmp_path):
         until = time.time() + 30
         while len(browser.find_elements("css selector", "#panes canvas")) < 2:
             assert time.time() < until
-        assert [one.text for one in browser.find_elements("css selector", ".caption")] == ["cameras", "space"]
+        captions = [one.text for one in browser.find_elements("css selector", ".caption")]
+        assert captions == ["cameras", "space; the corner at the sensor is 2 m long"]
         assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 

@@ -31,6 +31,9 @@ function hundredths(text) {
   return Float32Array.from(new Int16Array(bytes.buffer), (value) => value / 100);
 }
 
+/** Metres ahead and aside of the sensor that are drawn, for a scale. */
+const CORNER = 2;
+
 /** Points and boxes in space: dragging turns, with Shift moves, the wheel or two fingers zoom. */
 class SpacePane {
   constructor({ title, points, boxes, forward }) {
@@ -87,7 +90,7 @@ class SpacePane {
     context.strokeStyle = dark ? "#667" : "#99a";
     context.lineWidth = 1;
     context.beginPath();
-    for (const end of [[2, 0, 0], [0, 2, 0]]) {
+    for (const end of [[CORNER, 0, 0], [0, CORNER, 0]]) {
       const line = projected([[0, 0, 0], end], toCamera);
       if (line) { context.moveTo(line[0], line[1]); context.lineTo(line[2], line[3]); }
     }
@@ -119,7 +122,7 @@ async function spacePanes(item, record, scene) {
     number: numberOf(entry.label), score: entry.score ?? null, space: entry.box, trail: entry.trail,
     text: [entry.id ?? entry.label, entry.score == null ? "" : entry.score.toFixed(2), entry.status ?? ""].filter(Boolean).join(" "),
   }));
-  const space = new SpacePane({ title: "space", points: hundredths(scene.points ?? ""), boxes, forward: scene.forward });
+  const space = new SpacePane({ title: `space; the corner at the sensor is ${CORNER} m long`, points: hundredths(scene.points ?? ""), boxes, forward: scene.forward });
   if (!scene.cameras) return [space];
   const image = item.flags & VIEW ? await picture(`page/${item.key}.view.jpg`) : null;
   const objects = scene.cameras.flatMap((camera) => boxes.map((box) => {
