@@ -18,13 +18,13 @@ def convex_iou(points: Tensor, polygons: Tensor) -> Tensor:
         polygons: convex quadrilaterals (x1, y1, ..., x4, y4), of shape :math:`(M, 8)`.
 
     Returns:
-        Tensor of shape :math:`(N, M)`.
+        Tensor of shape :math:`(N, M)`; 0 where neither has an area.
     """
     sets, corners = points.double().unflatten(1, (-1, 2)), polygons.double().unflatten(1, (-1, 2))
     rows = torch.arange(len(sets), device=points.device).repeat_interleave(len(corners))
     columns = torch.arange(len(corners), device=points.device).repeat(len(sets))
     blocks = zip(rows.split(_PAIRS_AT_ONCE), columns.split(_PAIRS_AT_ONCE))
-    iou = [torch.div(*_overlap(_hull(sets[r]), _oriented(corners[c]))) for r, c in blocks]
+    iou = [_ratio(*_overlap(_hull(sets[r]), _oriented(corners[c]))) for r, c in blocks]
     return torch.cat(iou).reshape(len(sets), len(corners)).to(points.dtype)
 
 
@@ -56,6 +56,10 @@ def _overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     real = (valid.sum(1) > 2) & (areas[0] > 0) & (areas[1] > 0)  # no edge of a single point has an outer side
     overlap = torch.where(real, polygon_area(_hull(points, valid)), 0)
     return overlap, areas[0] + areas[1] - overlap
+
+
+def _ratio(overlap: Tensor, union: Tensor) -> Tensor:
+    return torch.where(union > 0, overlap / union, 0)
 
 
 def _hull(points: Tensor, valid: Tensor | None = None) -> Tensor:

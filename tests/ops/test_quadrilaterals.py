@@ -152,7 +152,8 @@ def test_overlaps_of_repeated_points():
 
     square = torch.tensor([[0.0, 0, 4, 0, 4, 4, 0, 4]]).repeat(2, 1)
     single = torch.tensor([[2.0, 2.0], [4.0, 8.0]]).repeat(1, 9).requires_grad_()
-    assert convex_iou(single, square).tolist() == [[0, 0], [0, 0]]
+    point = torch.tensor([[2.0, 2, 2, 2, 2, 2, 2, 2]])
+    assert convex_iou(single, torch.cat([square, point])).tolist() == [[0, 0, 0], [0, 0, 0]]
     giou = convex_giou(single, square)
     assert giou.tolist() == pytest.approx([0, -8 / 24])  # of the hull of both, what belongs to neither
     (gradient,) = torch.autograd.grad(giou.sum(), single)
