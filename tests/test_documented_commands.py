@@ -206,7 +206,7 @@ RUN_BY = {
     "python tools/dataset_converters/shrink_images.py": "tests/datasets/test_shrinking.py::test_the_command",
     "spiral-path": "tests/studio/test_llff_images.py::test_the_spiral_is_a_path_that_can_be_rendered",
     "check-scene --data data/demo/shelves": "tests/studio/test_llff_images.py::test_check_scene_says_what_is_paired",
-    "check-scene": "tests/studio/test_scene_checks.py::test_command",
+    "check-scene": "tests/studio/test_check_scene.py::test_command",
     "imrc": "tests/studio/test_imrc.py::test_command",
     "python tools/make_demo_data.py juggling": (
         "tests/projects/streamrf/test_built_in_video.py::test_it_is_made_and_read"

@@ -24,6 +24,8 @@ from tests.datasets.coco_sets import write, write_maps
 from tests.datasets.test_coco import panoptic, reorder
 from tests.projects.rank_detr.demo import TINY
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 # Of recipes that differ in their backbone or schedule alone, one each.
 RECIPES = sorted(
     str(path.relative_to(REPOSITORY))
@@ -32,11 +34,6 @@ RECIPES = sorted(
     and not path.name.startswith("_")
     and not any(word in path.stem for word in ("plain", "r101", "36e", "swin_t", "swin_b", "r50_no"))
 )
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
-"""A scene and a finished run that the tests of this folder share."""
+"""A scene and runs that the tests of this folder share, and copies of them to break."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from perception.datasets.synthetic import radiance
+from tests.projects.vqrf.breaking import Place, copy_run
 from tests.projects.vqrf.runs import small_config, train
 
 
@@ -28,3 +30,12 @@ def stopped(scene, tmp_path_factory):
     config = small_config(scene, tmp_path_factory.mktemp("stopped"))
     config.max_num_iterations = 70
     return train(config)
+
+
+@pytest.fixture
+def place(scene, finished, stopped, tmp_path) -> Place:
+    shutil.copytree(scene, tmp_path / "scene")
+    runs = [
+        copy_run(trainer, tmp_path / name, tmp_path / "scene") for trainer, name in ((finished, "a"), (stopped, "b"))
+    ]
+    return Place(tmp_path, tmp_path / "scene", *runs)
