@@ -102,7 +102,9 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> 
     def run(name: str, *args: object) -> SimpleNamespace:
         monkeypatch.chdir(REPOSITORY)
         monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, args)])
-        monkeypatch.setattr(sys, "path", [*sys.path])  # a tool may change it
+        # A tool changes them, for the process that it otherwise has to itself.
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
         capsys.readouterr()
         if "mmengine.logging" in sys.modules:  # a process of its own has no loggers yet; an earlier test's are closed
             sys.modules["mmengine.logging"].MMLogger._instance_dict.clear()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,10 +115,36 @@ def open_without_limit(path: str | os.PathLike) -> Image.Image:
     """PIL's image of a file, of whatever size: MAX_PIXELS takes the place of PIL's guard here, and a limit of memory in
     folder inference.
 
-    The guard is one for the whole process, and other libraries set it when they are imported (nuscenes-devkit does).
+    The guard is one for the whole process, and other libraries set it when they are imported (nuscenes-devkit does): it
+    is off while files are opened, in any thread, and afterwards what it was.
     """
-    Image.MAX_IMAGE_PIXELS = None
-    return Image.open(path, formats=FORMATS)
+    with _GUARD.off():
+        return Image.open(path, formats=FORMATS)
+
+
+class _Guard:
+    """PIL's limit of pixels, which several threads may have switched off at a time."""
+
+    def __init__(self) -> None:
+        self._lock, self._users = threading.Lock(), 0
+        self._limit: int | None = None
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        with self._lock:
+            if not self._users:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_GUARD = _Guard()
 
 
 @contextmanager

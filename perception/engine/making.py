@@ -24,7 +24,7 @@ def run_maker(program: str, out: Path, make: Callable[[], None], interrupted: st
         interrupted: what an interruption leaves.
     """
     # Without a handler a terminated run could not clean up after itself.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         make()
     except KeyboardInterrupt:
@@ -33,6 +33,8 @@ def run_maker(program: str, out: Path, make: Callable[[], None], interrupted: st
         fail(program, f"cannot write {error.filename or out}: {error.strerror}" if error.strerror else str(error))
     except (UserError, ValueError) as error:
         fail(program, str(error))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

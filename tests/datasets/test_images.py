@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perception.datasets.images import UnreadableImageError, read_header, read_image
+from perception.datasets.images import UnreadableImageError, open_without_limit, read_header, read_image
 
 
 def _picture(height=41, width=67):
@@ -157,3 +158,22 @@ def test_colour_profiles_are_not_applied(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(_picture()).save(tmp_path / "a.png", icc_profile=profile.replace(b"rXYZ", b"gXYZ", 1))
     assert np.array_equal(read_image(tmp_path / "a.png"), _picture())
+
+
+def test_pils_limit_is_off_while_files_are_opened_and_then_what_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.fromarray(_picture()).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no image")
+
+    def size(_):
+        with open_without_limit(tmp_path / "a.png") as image:
+            return image.size
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(size, range(400))) == {(67, 41)}
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(UnreadableImageError):
+        read_header(tmp_path / "b.png")
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "a.png")

@@ -26,11 +26,11 @@ SMALL = Params(num_train=6, num_val=2)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The data set of the default parameters, and the seconds it took."""
+    """The data set of the default parameters, and the seconds of a processor that it took."""
     root = tmp_path_factory.mktemp("shapes") / "data"
-    start = time.perf_counter()
+    start = time.process_time()
     shapes.write(root, Params())
-    return root, time.perf_counter() - start
+    return root, time.process_time() - start
 
 
 def annotations(root, split):
@@ -158,7 +158,7 @@ def test_colour_says_nothing_about_the_class():
 
 
 def test_takes_a_few_seconds(data):
-    # About 2.5 s on one idle core; the bound leaves room for a busy machine.
+    # About 2.5 s on one idle core; the bound leaves room for a busy machine, where caches are shared.
     assert data[1] < 10
 
 
@@ -292,7 +292,7 @@ def test_an_interrupted_generation_leaves_nothing(tmp_path, error):
 def test_a_killed_generation_is_cleaned_up(tmp_path, kill):
     out = tmp_path / "data"
     process = command("shapes", "--out", out, "--num-train", 100_000)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob("*/images/train/*")) and not list(tmp_path.glob(".*/images/train/*")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

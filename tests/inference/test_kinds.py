@@ -17,6 +17,7 @@ from perception.inference.folder import Job, run
 from perception.inference.kinds import build_kind
 from tests.inference.toy_diaries import Historian
 from tests.inference.toy_texts import WordCounter
+from tests.inference.toy_work import lines_of, until
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -51,12 +52,12 @@ def _run_and_kill(job, after):
         [sys.executable, REPOSITORY / "tools/infer.py", job.config, job.checkpoint, job.folder, "--out", job.out,
          "--workers", "1", "--device", "cpu"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)} | until(journal, after),
     ) as process:  # fmt: skip
-        while not (journal.exists() and journal.read_bytes().count(b"\n") >= after) and process.poll() is None:
+        while lines_of(journal) < after and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-    return journal.read_bytes().count(b"\n")
+    return lines_of(journal)
 
 
 @pytest.fixture

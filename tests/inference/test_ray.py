@@ -46,7 +46,7 @@ def cluster():
             yield cluster
         finally:
             cluster.shutdown()
-            _wait(lambda: not any(map(_alive, processes)), 30)
+            _wait(lambda: not any(map(_alive, processes)), 120)
             assert not any(map(_alive, processes)), "processes of Ray are left"
 
 

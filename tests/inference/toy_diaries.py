@@ -1,6 +1,5 @@
 """A kind of folder whose model remembers: diaries, of which the words are summed up page by page."""
 
-import time
 from dataclasses import dataclass, replace
 
 from perception.inference.kinds import KINDS, Kind
@@ -8,6 +7,7 @@ from perception.inference.ordered import Ordered
 from perception.inference.reading import Refused
 from perception.inference.scan import scan
 from perception.inference.writing import Writer
+from tests.inference.toy_work import work
 
 
 class PageReader:
@@ -50,7 +50,7 @@ class Historian:
         return source.details, sample.split()
 
     def step(self, prepared):
-        time.sleep(self.seconds)
+        work(self.seconds)
         page, words = prepared
         if "illegible" in words:
             raise ValueError("cannot read this")

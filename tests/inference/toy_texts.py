@@ -5,7 +5,6 @@ A text with the word "deadly" kills the process that counts its words, unless th
 
 import os
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from perception.inference.kinds import KINDS, Kind
 from perception.inference.reading import Refused
 from perception.inference.scan import scan
 from perception.inference.writing import Writer
+from tests.inference.toy_work import work
 
 
 class TextReader:
@@ -44,7 +44,7 @@ class WordCounter:
         return Words(sample.split())
 
     def predict(self, batch):
-        time.sleep(self.seconds)
+        work(self.seconds)
         if any("deadly" in prepared.words for prepared in batch) and not Path(self.mark).exists():
             Path(self.mark).touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -18,6 +18,7 @@ from perception.inference import loops
 from perception.inference.retrieval import encoding
 from tests.conftest import REPOSITORY
 from tests.inference.conftest import HerePool
+from tests.inference.toy_work import lines_of, until
 
 COLOURS = [(250, 20, 20), (20, 250, 20), (20, 20, 250), (240, 240, 20), (240, 20, 240), (20, 240, 240)]
 
@@ -250,12 +251,12 @@ def test_a_killed_run_ends_like_one_that_is_not(world, here, command):
     for path in (world / "gallery.bank" / "new_tiles.jsonl", world / "out" / "predictions.jsonl"):
         with subprocess.Popen(
             [sys.executable, "tools/retrieve.py", *given],
-            cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=REPOSITORY, env=environment | until(path, 2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
-            while not (path.exists() and path.read_bytes().count(b"\n") >= 2) and process.poll() is None:
+            while lines_of(path) < 2 and process.poll() is None:
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
-        assert 2 <= path.read_bytes().count(b"\n") < 6
+        assert 2 <= lines_of(path) < 6
     resumed = command("--batch-size", 1, seconds=0.3)
     assert resumed.code == 0, resumed.err
     assert "were done before" in resumed.out

@@ -24,6 +24,7 @@ from perception.inference.clouds.reader import CloudReader
 from perception.inference.folder import Job, run
 from tests.conftest import REPOSITORY
 from tests.datasets.kitti_scenes import SIZES, street
+from tests.inference.toy_work import lines_of, until
 
 CAR = [12.0, 3.0, -0.9, *SIZES["Car"], 0.3]
 
@@ -350,17 +351,20 @@ def test_a_killed_run_ends_with_the_same_files(kitti, model, tmp_path):
         return [sys.executable, "tools/infer.py", *map(str, arguments)]
 
     found = {**os.environ, "PYTHONPATH": str(REPOSITORY)}  # the toy tracker
-    process = subprocess.Popen(
-        command(killed), cwd=REPOSITORY, env=found, stdout=subprocess.DEVNULL, start_new_session=True
-    )
     journal = killed / "predictions.jsonl"
-    deadline = time.time() + 240
-    while time.time() < deadline and not (journal.exists() and journal.read_text().count("\n") >= 11):
+    process = subprocess.Popen(
+        command(killed),
+        cwd=REPOSITORY,
+        env=found | until(journal, 11),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while lines_of(journal) < 11:
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    done = journal.read_text().count("\n")
+    done = lines_of(journal)
     assert 11 <= done < 16
     finished = subprocess.run(command(killed), cwd=REPOSITORY, env=found, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr[-2000:]

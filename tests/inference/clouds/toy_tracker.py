@@ -1,7 +1,5 @@
 """A tracker without a network: a box goes to the middle of the points that stand out of the ground near it."""
 
-import time
-
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
@@ -9,6 +7,7 @@ from mmengine.registry import MODELS
 from perception.geometry import boxes3d
 from perception.inference.clouds.kind import Clouds  # noqa: F401 (configs name it)
 from perception.inference.clouds.model import Step, Target
+from tests.inference.toy_work import work
 
 
 @MODELS.register_module()
@@ -25,7 +24,7 @@ class MiddleTracker(BaseModel):
         return Target(box, torch.zeros(1, 3), torch.zeros(1, 3))
 
     def step(self, targets, points):
-        time.sleep(self.seconds)
+        work(self.seconds)
         steps = []
         for target, cloud in zip(targets, points, strict=True):
             local = boxes3d.to_box_frame(cloud.double(), target.box)

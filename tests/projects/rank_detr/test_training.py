@@ -116,7 +116,7 @@ def train_in_two_processes(folder, work_dir, shapes_folder, *arguments):
         ),
     ]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-8000:]
     assert "Iter(train) [4/4]" in done.stderr + done.stdout
     return [torch.load(work_dir / f"rank{rank}.pth") for rank in (0, 1)]

@@ -105,13 +105,13 @@ def test_the_viewer_serves_the_slider(finished):
     config.viewer.websocket_host = "127.0.0.1"
     viewer = Viewer(config.viewer, finished.base_dir / "viewer.log", config.data, pipeline, train_lock=Lock())
     try:
-        with urlopen(f"http://127.0.0.1:{config.viewer.websocket_port}", timeout=30) as answer:
+        with urlopen(f"http://127.0.0.1:{config.viewer.websocket_port}", timeout=120) as answer:
             assert answer.status == 200
             assert b"<html" in answer.read()
         [slider] = [element for _, element in viewer.viewer_elements if element.name == "Frame"]
         assert slider.gui_handle.value == FRAMES - 1
         slider.gui_handle.value = 0  # runs the callback
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while int(pipeline.model.frame) != 0 and time.monotonic() < deadline:
             time.sleep(0.05)
         first = StreamReader(finished.base_dir / "stream").decode(0)
