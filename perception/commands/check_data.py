@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
+from perception.engine.overrides import KeyValues
 
 EPILOG = """exit status: 0 nothing or only warnings, 1 errors, 2 wrong usage
 
@@ -36,7 +36,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "--sheets", type=Path, metavar="FOLDER", help="folder for SPLIT.jpg (default: data_check in the work directory)"
     )
     parser.add_argument("--no-sheets", action="store_true", help="draw no sheets")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="override settings")
+    parser.add_argument("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE", help="override settings")
     return parser
 
 

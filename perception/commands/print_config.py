@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmengine.config import DictAction
+from perception.engine.overrides import KeyValues
 
 EPILOG = """examples:
   python tools/print_config.py configs/rank_detr.py
@@ -22,7 +22,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("config", help="config file")
     parser.add_argument("--key", help="print only this part, e.g. model.backbone")
     parser.add_argument("--out", metavar="FILE", help="write the whole config to FILE (.py, .json or .yaml)")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="override settings")
+    parser.add_argument("--cfg-options", nargs="+", action=KeyValues, metavar="KEY=VALUE", help="override settings")
     return parser
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmengine.config import DictAction
+from perception.engine.overrides import KeyValues
 
 EPILOG = """examples:
   python tools/test.py configs/demo/rank_detr.py work_dirs/demo/rank_detr/iter_950.pth
@@ -27,7 +27,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=KeyValues,
         metavar="KEY=VALUE",
         help="override settings, e.g. test_dataloader.batch_size=4",
     )

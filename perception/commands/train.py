@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmengine.config import DictAction
+from perception.engine.overrides import KeyValues
 
 EPILOG = """examples:
   python tools/train.py configs/demo/rank_detr.py
@@ -40,7 +40,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=KeyValues,
         metavar="KEY=VALUE",
         help='override settings, e.g. train_cfg.max_iters=100 or model.neck.in_channels="[64,128,256]"',
     )

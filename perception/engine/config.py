@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from .errors import UserError
+from .overrides import check_overrides
 
 # Where the recipes are: in an installed package beside its modules, in a checkout beside the package.
 PACKAGED_RECIPES = Path(__file__).resolve().parents[1] / "configs"
@@ -23,14 +24,17 @@ def load_config(path: str, options: dict | None = None, work_dir: str | None = N
         work_dir: folder for logs and checkpoints; default: the config's own, else ``work_dirs/<path below configs>``.
 
     Raises:
-        UserError: the file is missing, not Python, or fails when it is read.
+        UserError: the file is missing, not Python, or fails when it is read; or nothing reads one of the options.
     """
     file = find_config(path)
     if file is None:
         raise UserError(f"config {path} does not exist; the recipes are in configs/, such as configs/demo/rank_detr.py")
     try:
         cfg = Config.fromfile(file)
+        check_overrides(cfg, options or {})
         cfg.merge_from_dict(options or {})
+    except UserError:
+        raise
     except Exception as error:  # a config is a program: it can fail in any way
         raise UserError(f"config {path} cannot be used: {type(error).__name__}: {error}") from error
     if work_dir is not None:

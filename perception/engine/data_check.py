@@ -25,6 +25,7 @@ from perception.evaluation.coco import CocoObjectsMetric, CocoSegmentsMetric
 
 from .class_settings import class_settings
 from .errors import UserError
+from .torchrun import rank
 
 SPLITS = ("train", "val", "test")
 
@@ -37,7 +38,7 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
     Raises:
         UserError: the data cannot be used, and why.
     """
-    if _rank() == 0:
+    if rank() == 0:
         report = examine(cfg, splits)
         for warning in report.warnings:
             print(f"warning: {warning}", file=sys.stderr, flush=True)
@@ -64,7 +65,7 @@ def check_labels(cfg: Config, checkpoint: Mapping, source: str) -> None:
                 f"checkpoint {source} was trained with the classes in another order: {listed(trained)}; the test data "
                 f"set has {listed(classes)}: set its metainfo.classes to the order of the checkpoint"
             )
-        if len(trained) == len(classes) and trained != classes and _rank() == 0:
+        if len(trained) == len(classes) and trained != classes and rank() == 0:
             print(
                 f"warning: checkpoint {source} was trained with other classes than those of the test data set: "
                 f"{listed(trained)}; {listed(classes)}",
@@ -238,10 +239,3 @@ def _look_at_order(evaluator: dict, facts: CocoFacts, dataset: DataSet, findings
             f"that of the classes ({listed(dataset.classes)})",
             "use perception.evaluation.coco.CocoObjectsMetric, which goes by name",
         )
-
-
-def _rank() -> int:
-    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ class UserError(Exception):
     """Something the user can put right; the message is one sentence that says how."""
 
 
+# What no program can do anything about: no room, no permission.
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 # What torch makes of an exception in another process: its class is kept, and the traceback becomes the message.
 _FROM_A_WORKER = re.compile(r"Caught \w+ in .+\.\nOriginal Traceback \(most recent call last\):\n")
 
@@ -29,19 +32,26 @@ def sentence(error: UserError) -> str:
 
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
-    """Runs ``main`` and exits: its return value, 1 with one sentence for a :class:`UserError`, 130 on Ctrl-C.
+    """Runs ``main`` and exits: its return value, 130 on Ctrl-C, 1 with one sentence for a :class:`UserError`, a full
+    disk and a missing permission.
 
     Of the processes that a torchrun started, none prints: torchrun prints the sentence of the first that failed.
     """
     try:
         sys.exit(main())
     except UserError as error:
-        text = f"error: {sentence(error)}"
-        sys.exit(1 if torchrun.tell(text) else text)
+        _fail(sentence(error))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
-    except Exception:
+    except Exception as error:
         if torchrun.told():  # what fails because another process has gone says nothing new
             sys.exit(1)
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
         raise
+
+
+def _fail(text: str) -> NoReturn:
+    text = f"error: {text}"
+    sys.exit(1 if torchrun.tell(text) else text)

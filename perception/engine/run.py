@@ -16,6 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from . import checkpoint, screen
+from .atomic import output_folder
 from .config import check_initial_weights, drop_initial_weights
 from .data_check import check_data, check_labels
 from .dump import DumpPredictions
@@ -30,7 +31,8 @@ def build_train_runner(cfg: Config) -> Runner:
         cfg: the config, with ``launcher``, ``resume`` and ``load_from`` settled.
 
     Raises:
-        UserError: data, initial weights or a checkpoint is missing, such as the one that ``resume`` looks for.
+        UserError: data, initial weights or a checkpoint is missing, such as the one that ``resume`` looks for; or the
+            work directory cannot be made.
     """
     checkpoint.install()
     if cfg.get("load_from") and not Path(cfg.load_from).is_file():
@@ -55,7 +57,8 @@ def build_test_runner(cfg: Config, weights: str, out: str | None = None, show_di
         show_dir: folder for pictures of predictions beside the ground truth.
 
     Raises:
-        UserError: data or checkpoint is missing, or the checkpoint is of another model.
+        UserError: data or checkpoint is missing, the checkpoint is of another model, or a folder for results cannot be
+            made.
     """
     checkpoint.install()
     if out is not None and not out.endswith((".pkl", ".pickle")):
@@ -67,7 +70,9 @@ def build_test_runner(cfg: Config, weights: str, out: str | None = None, show_di
         hook = cfg.default_hooks.get("visualization")
         if hook is None:
             raise UserError("--show-dir needs default_hooks.visualization in the config, which draws the pictures")
-        hook.update(draw=True, interval=1, test_out_dir=str(Path(show_dir).resolve()))
+        hook.update(draw=True, interval=1, test_out_dir=str(output_folder(show_dir).resolve()))
+    if out is not None:
+        output_folder(Path(out).parent)
     drop_initial_weights(cfg)
     cfg.load_from, cfg.resume = None, False  # where training starts; MMEngine would load that over the weights here
     runner = _runner(cfg)
@@ -99,6 +104,7 @@ def _runner(cfg: Config) -> Runner:
     if "logger" in cfg.get("default_hooks", {}) and "by_epoch" in cfg.get("log_processor", {}):
         # MMEngine files metrics under the epoch unless it is told, and runs that count iterations stay in epoch 0.
         cfg.default_hooks.logger.setdefault("log_metric_by_epoch", cfg.log_processor.by_epoch)
+    output_folder(cfg.work_dir)
     runner_class = RUNNERS.get(cfg.runner_type) if "runner_type" in cfg else QuietRunner
     return runner_class.from_cfg(cfg)
 

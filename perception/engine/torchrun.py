@@ -19,6 +19,14 @@ from typing import Any
 _SENTENCE = "user_error"
 
 
+def rank() -> int:
+    """The number of this process among those of its job, whoever started them; 0 where it is alone."""
+    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
 def tell(sentence: str) -> bool:
     """In a worker: leaves a sentence for torchrun to print. False where no torchrun waits for it."""
     path = _error_file()

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
-
 from perception.engine.errors import UserError
+from perception.engine.overrides import KeyValues
 from perception.inference.arguments import positive
 from perception.inference.engines.engine import Engine
 from perception.inference.engines.local import Local
@@ -66,7 +65,7 @@ def add_run_options(parser: argparse.ArgumentParser, kind: type[Kind], batch_siz
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=KeyValues,
         default={},
         metavar="KEY=VALUE",
         help="override settings of the config, e.g. model.test_cfg.max_per_img=50",

@@ -23,6 +23,7 @@ from mmengine.registry import Registry
 
 from perception.engine.config import find_config, load_config
 from perception.engine.errors import UserError
+from perception.engine.overrides import checked_arguments
 from perception.inference.batched import Batched
 from perception.inference.loops import Loop
 from perception.inference.reading import Reader
@@ -162,9 +163,14 @@ def kind_type(cfg: Config) -> type[Kind]:
 
 
 def build_kind(cfg: Config, options: Mapping[str, Any]) -> Kind:
-    """The kind that a config names, with the config's arguments and, before them, `options`."""
+    """The kind that a config names, with the config's arguments and, before them, `options`.
+
+    Raises:
+        UserError: there is no such kind, or it takes no such arguments.
+    """
     kind = kind_type(cfg)
     declared = {key: value for key, value in (cfg.get("folder_kind") or {}).items() if key != "type"}
+    checked_arguments(kind, declared, "folder_kind")
     return kind(**{**declared, **options})
 
 

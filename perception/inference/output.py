@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from perception.engine.atomic import output_folder
 from perception.engine.errors import UserError
 from perception.inference.journal import Journal
 from perception.inference.scan import Scan, Source
@@ -41,7 +42,7 @@ class OutputFolder:
         overwrite: start afresh, whatever was there.
 
     Raises:
-        UserError: OUT holds a run with other settings, or another process is writing to it.
+        UserError: OUT holds a run with other settings, another process is writing to it, or it cannot be made.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class OutputFolder:
         overwrite: bool = False,
     ) -> None:
         self.files = Files(Path(path))
-        self.files.root.mkdir(parents=True, exist_ok=True)
+        output_folder(self.files.root)
         self._lock = _lock(self.files.root)
         # Whoever has outlived a killed run cannot write any more.
         shutil.rmtree(self.files.root / PARTS, ignore_errors=True)

@@ -1,5 +1,6 @@
 """How command lines report errors: outside the environment, and under torchrun; and what is not printed."""
 
+import errno
 import logging
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import mmengine.logging
 import pytest
 
+from perception.engine.errors import run_cli
 from tests.conftest import REPOSITORY
 
 TOOLS = [
@@ -38,6 +40,29 @@ def test_other_errors_of_a_tool_keep_their_traceback(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
     assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out/a.png"), "error: out/a.png: No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "out"), "error: out: Permission denied"),
+        (OSError(errno.EROFS, "Read-only file system", "out"), "error: out: Read-only file system"),
+    ],
+)
+def test_a_full_disk_and_a_missing_permission_are_a_sentence(error, sentence):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_cli(main)
+    assert end.value.code == sentence
+
+
+def test_a_missing_file_that_nobody_foresaw_is_a_bug():
+    with pytest.raises(FileNotFoundError):
+        run_cli(lambda: os.stat("/nowhere/at/all").st_size)
 
 
 def test_debug_messages_are_not_printed(capsys):

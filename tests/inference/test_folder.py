@@ -342,6 +342,9 @@ class TestCommandLine:
             ({"options": ["--pattern", "*.bmp"]}, "holds no files that match *.bmp (21 other files)"),
             ({"options": ["--device", "cuda:77"]}, "--device cuda:77 cannot be used"),
             ({"options": ["--cfg-options", "model=None"]}, "describes no model"),
+            ({"options": ["--cfg-options", "modle.x=1"]}, "--cfg-options modle.x: the config has no modle; model?"),
+            ({"options": ["--out", "/proc/none/out"]}, "cannot write into /proc/none/out: No such file"),
+            ({"options": ["--out", f"{__file__}/out"]}, "test_folder.py is a file, not a folder"),
         ],
     )
     def test_errors_are_one_sentence_and_1(self, infer, changes, words):

@@ -77,6 +77,8 @@ def test_missing_demo_data_says_how_to_make_it(run_tool, tmp_path):
         (("pyproject.toml",), "config pyproject.toml cannot be used"),
         ((DEMO, "--launcher", "slurm"), "needs CUDA"),
         ((DEMO, "--launcher", "pytorch"), "expects torchrun"),
+        ((DEMO, "--work-dir", "pyproject.toml/run"), "pyproject.toml is a file, not a folder"),
+        ((DEMO, "--cfg-options", "train_cfg.max_itres=2"), "IterBasedTrainLoop takes no max_itres; max_iters?"),
     ],
 )
 def test_train_errors(run_tool, shapes_folder, arguments, message):
@@ -164,6 +166,9 @@ def test_infer_checks_its_tiles(run_tool, checkpoint, tmp_path):
     done = run_tool("infer", *arguments, "--overlap", 10)
     assert done.code == 1
     assert "belong to --tile" in done.err
+    done = run_tool("infer", *arguments, "--tile", 31)
+    assert done.code == 1
+    assert "--tile 31 is below 32 pixels" in done.err
     done = run_tool("infer", *arguments, "--tile", 100, "--overlap", 100)
     assert done.code == 1
     assert "below the tile's 100, not 100" in done.err

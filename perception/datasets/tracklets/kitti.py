@@ -20,6 +20,11 @@ from .tracklet import Tracklet, TrackletSet, in_order
 
 SPLITS = {"train": tuple(range(17)), "val": (17, 18), "test": (19, 20)}
 """Scenes of the splits that all published single-object tracking uses; all have public labels."""
+MAKE_DEMO = (
+    "python tools/make_demo_data.py driving --layout kitti-tracking --out data/demo/tracking --crowd 24 "
+    "--num-train 16 --num-val 4 --columns 1440 --width 192 --samples 1 --rate 30"
+)
+"""Makes the scenes that the demos train on."""
 CATEGORIES = ("Car", "Van", "Pedestrian", "Cyclist")
 
 
@@ -58,7 +63,11 @@ class KittiTracklets(TrackletSet):
         self.calibration = calibration
         for folder in ("calib", "label_02", "velodyne"):
             if not (self.root / folder).is_dir():
-                raise UserError(f"{self.root} has no folder {folder}: KITTI tracking is expected there, its `training`")
+                built_in = self.root.parts[:2] == ("data", "demo")
+                remedy = f"; make the built-in streets with: {MAKE_DEMO}" if built_in else ""
+                raise UserError(
+                    f"{self.root} has no folder {folder}: KITTI tracking is expected there, its `training`{remedy}"
+                )
         if isinstance(split, str) and split not in SPLITS:
             raise UserError(f"KITTI has no split {split!r}: there are {', '.join(SPLITS)}")
         self.scenes = [f"{number:04d}" for number in (SPLITS[split] if isinstance(split, str) else split)]

@@ -15,6 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from perception.datasets.clouds.cloud import Cloud
 from perception.engine.checkpoint import load_checkpoint_file, load_weights
 from perception.engine.errors import UserError
+from perception.engine.overrides import checked_arguments
 from perception.inference.kinds import KINDS, Kind, Running
 from perception.inference.loops import Loop
 from perception.inference.ordered import Ordered
@@ -74,6 +75,7 @@ class Clouds(Kind):
             raise UserError(f"--ahead is a number of degrees, not {ahead}")
         self._unit, self._ahead = unit, ahead
         self._boxes = None if boxes is None else Path(boxes)
+        checked_arguments(Clustering, clustering or {}, "folder_kind.clustering")
         self._clustering = Clustering(**(clustering or {})) if clusters else None
         self._columns = columns
         self._first: Boxes = {}

@@ -114,6 +114,8 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
         if args.overlap is not None or args.merge_iou is not None:
             raise UserError("--overlap and --merge-iou belong to --tile SIZE, which is not given")
         return given
+    if args.tile < 32:
+        raise UserError(f"--tile {args.tile} is below 32 pixels")
     try:
         tiling = Tiling(args.tile, args.tile // 5 if args.overlap is None else args.overlap)
     except ValueError as error:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from perception.engine.atomic import replacing
+from perception.engine.atomic import output_folder, replacing
 from perception.engine.errors import UserError
 from perception.inference.journal import Journal
 from perception.inference.reading import Refused
@@ -105,9 +105,9 @@ def update(
         say: is told what there is to do.
 
     Raises:
-        UserError: the bank is another model's, or the folder holds something else.
+        UserError: the bank is another model's, or the folder holds something else or cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    output_folder(folder)
     _check(folder, identity)
     head, *records = _lines(folder / INDEX) if (folder / INDEX).is_file() else [None]
     kept = {record["file_name"]: record for record in records}
