@@ -20,6 +20,8 @@ from perception.engine.errors import UserError
 from projects.activenerf.field import CHANNELS, ActiveNeRFField
 
 NETWORKS = {"coarse": "network_fn_state_dict", "fine": "network_fine_state_dict"}
+READ = {"global_step", "i_train", "i_holdout", "beta_min", *NETWORKS.values()}
+"""Entries of the authors' files that are looked at."""
 RUN = {"step", "pipeline", "run"}
 """Entries of the checkpoint of a run."""
 MODEL = "ActiveNeRF"
@@ -46,8 +48,7 @@ def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
     :func:`to_authors` add, or the authors' default.
     """
     parts = _read_authors(checkpoint)
-    left_out = ["optimizer_state_dict"] if "optimizer_state_dict" in checkpoint else []
-    return _converted(ours(parts), parts, left_out)
+    return _converted(ours(parts), parts, [key for key in checkpoint if key not in READ])
 
 
 def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:

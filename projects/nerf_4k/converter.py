@@ -27,6 +27,10 @@ from projects.nerf_4k.discriminator import UNetDiscriminatorSN
 FIELDS = {"DirectMPIGO": DirectMPIGO, "DirectVoxGO": DirectVoxGO}
 RUN = {"step", "pipeline", "run"}
 """Entries of the checkpoint of a run."""
+READ = {"global_step", "model_kwargs", "model_state_dict", "discriminator"}
+"""Entries of the authors' files that are looked at, besides the one that holds a decoder."""
+DECODER, DISCRIMINATOR = "CondNet.0.weight", "conv1.weight_orig"
+"""Weights that tell what a file without entries is of."""
 TRUNK = r"conv_first|body\.\d+\.rdb\d\.conv\d|conv_body|conv_up1|conv_up2|conv_hr|conv_last"
 """The layers that the decoder shares with ESRGAN's generator, by the same names."""
 
@@ -55,13 +59,13 @@ def read_parts(checkpoint: Mapping[str, Any]) -> Parts:
 
 
 def to_perception(checkpoint: Mapping[str, Any]) -> Conversion:
-    """A file of the authors as one of ours."""
-    return _converted(_read_authors(checkpoint), ours)
+    """A file of the authors as one of ours. Adam's moments are left out: they are kept by number, not by name."""
+    return _converted(_read_authors(checkpoint), ours, _not_read(checkpoint))
 
 
 def to_authors(checkpoint: Mapping[str, Any]) -> Conversion:
     """A file of ours as one that the authors' loaders read."""
-    return _converted(_read_ours(checkpoint), authors)
+    return _converted(_read_ours(checkpoint), authors, [])
 
 
 def ours(parts: Parts) -> dict[str, Any]:
@@ -124,9 +128,9 @@ def _read_authors(checkpoint: Mapping[str, Any]) -> Parts:
     decoder = discriminator = None
     weights = _bare(checkpoint)
     judge = _stripped(checkpoint.get("discriminator", weights))
-    if "CondNet.0.weight" in weights:
+    if DECODER in weights:
         decoder = _network(weights, _decoder_settings, SFTNet, "4K-NeRF decoder")
-    if "conv1.weight_orig" in judge:
+    if DISCRIMINATOR in judge:
         discriminator = _network(judge, _discriminator_settings, UNetDiscriminatorSN, "4K-NeRF discriminator")
     return _some(Parts(encoder, decoder, discriminator, int(checkpoint.get("global_step", 0))))
 
@@ -252,10 +256,21 @@ def _discriminator_settings(weights: State) -> dict[str, int]:
 
 def _bare(checkpoint: Mapping[str, Any]) -> State:
     """The weights of a file of BasicSR's: averaged ones before others, or those that it holds itself."""
-    for name in ("params_ema", "params"):
-        if isinstance(checkpoint.get(name), Mapping):
-            return _stripped(checkpoint[name])
-    return _stripped(checkpoint)
+    name = _held_in(checkpoint)
+    return _stripped(checkpoint if name is None else checkpoint[name])
+
+
+def _held_in(checkpoint: Mapping[str, Any]) -> str | None:
+    """The entry of a file of BasicSR's whose weights are taken."""
+    return next((name for name in ("params_ema", "params") if isinstance(checkpoint.get(name), Mapping)), None)
+
+
+def _not_read(checkpoint: Mapping[str, Any]) -> list[str]:
+    """Entries of a file of the authors that :func:`_read_authors` does not look at."""
+    name, weights = _held_in(checkpoint), _stripped(checkpoint)
+    bare = name is None and (DECODER in weights or DISCRIMINATOR in weights)
+    left = [key for key in checkpoint if key not in READ and key != name]
+    return [key for key in left if not (bare and isinstance(checkpoint[key], Tensor))]
 
 
 def _stripped(state: Mapping[str, Any]) -> State:
@@ -266,8 +281,8 @@ def _networks(parts: Parts) -> dict[str, nn.Module]:
     return {name: network for name, network in zip(Parts._fields, parts[:3]) if network is not None}
 
 
-def _converted(parts: Parts, write: Callable[[Parts], dict[str, Any]]) -> Conversion:
+def _converted(parts: Parts, write: Callable[[Parts], dict[str, Any]], unmatched: list[str]) -> Conversion:
     networks = _networks(parts)
     description = " and ".join(f"{type(network).__name__} {name}" for name, network in networks.items())
     count = sum(len(network.state_dict()) for network in networks.values())
-    return Conversion(write(parts), unmatched=[], num_weights=count, description=description)
+    return Conversion(write(parts), unmatched, num_weights=count, description=description)

@@ -404,6 +404,7 @@ def test_checkpoints_there_and_back(finished, tmp_path, run_tool):
     torch.save(released, tmp_path / "000006.tar")
     conversion = to_perception(load_checkpoint_file(tmp_path / "000006.tar"))
     assert conversion.unmatched == ["optimizer_state_dict"]
+    assert to_perception(released | {"network": {}}).unmatched == ["optimizer_state_dict", "network"]
     assert run_tool("convert_checkpoint", "activenerf", tmp_path / "000006.tar", tmp_path / "ours.pt").code == 0
     parts = read_parts(load_checkpoint_file(tmp_path / "ours.pt"))
     for name in ("coarse", "fine"):

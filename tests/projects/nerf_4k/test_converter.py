@@ -82,6 +82,7 @@ def test_encoder_there_and_back(make, tmp_path, run_tool):
     result = run_tool("convert_checkpoint", "nerf_4k", tmp_path / "fine_last.tar", tmp_path / "ours.pth")
     assert result.code == 0
     assert f"{len(field.state_dict())} weights ({type(field).__name__} encoder)" in result.out
+    assert "left out, because the model has no place for them: 1 keys\n  optimizer_state_dict" in result.out
     parts = read_parts(torch.load(tmp_path / "ours.pth", weights_only=True))
     assert parts.step == 30000
     assert same(parts.encoder, field)
@@ -114,6 +115,7 @@ def test_decoder_there_and_back(scale, key, prefix):
         content["params"] = {"conv_first.weight": torch.zeros(1)}
     converted = to_perception(content)
     assert converted.description == "SFTNet decoder"
+    assert converted.unmatched == (["params"] if key == "params_ema" else [])
     read = read_parts(converted.checkpoint).decoder
     assert read.settings() == decoder.settings()
     assert same(read, decoder)
@@ -127,7 +129,10 @@ def test_one_file_with_everything():
     read = read_parts(authors(parts))
     assert read.step == 123
     assert all(same(own, other) for own, other in zip(read[:3], parts[:3]))
+    everything = to_perception(authors(parts) | {"best_psnr": 30.0, "weight": torch.zeros(1)})
+    assert everything.unmatched == ["best_psnr", "weight"]
     bare = to_perception({f"module.{name}": value for name, value in discriminator.state_dict().items()})
+    assert bare.unmatched == []
     assert same(read_parts(bare.checkpoint).discriminator, discriminator)
     assert read_parts(ours(parts)).decoder.settings() == parts.decoder.settings()
 
