@@ -53,6 +53,8 @@ train_pairs = dict(
 )
 train_gallery = dict(
     **test_loader,
-    dataset=dict(type=VigorTiles, data_root=data_root, split="train", test_mode=True, pipeline=test_pipeline),
+    dataset=dict(
+        type=VigorTiles, data_root=data_root, split="train", own_only=True, test_mode=True, pipeline=test_pipeline
+    ),
 )
 folder_kind = dict(type=Panoramas, ground_size=ground_size, tile_side=satellite_size[0])

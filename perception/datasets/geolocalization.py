@@ -85,10 +85,21 @@ class VigorPairs(_VigorDataset):
 
 @DATASETS.register_module()
 class VigorTiles(_VigorDataset):
-    """The gallery: all tiles of the split's cities."""
+    """The gallery: all tiles of the split's cities.
+
+    Args:
+        data_root, split, options: see :class:`_VigorDataset`.
+        own_only: leave out tiles that are no pair's own: nothing is trained on them.
+    """
+
+    def __init__(self, data_root: str, split: str, *, own_only: bool = False, **options: Any):
+        self.own_only = own_only
+        super().__init__(data_root, split, **options)
 
     def _entries(self) -> list[dict]:
+        own = {pair.tiles[0] for pair in self.vigor.pairs}
         return [
             dict(satellite_path=str(tile.path), city=tile.city, tile=number)
             for number, tile in enumerate(self.vigor.tiles)
+            if number in own or not self.own_only
         ]

@@ -73,6 +73,26 @@ def hard_batches(
             batch, batch_tiles = [], set()
 
 
+def nearest_tiles(coordinates: np.ndarray, own: Sequence[int], reach: int) -> np.ndarray:
+    """For each tile that pairs have those that are nearest to it, of the tiles that pairs have.
+
+    Args:
+        coordinates: (T, 2) latitudes and longitudes of all tiles in degrees.
+        own: tile of each pair.
+        reach: neighbours of each.
+
+    Returns:
+        (T, up to reach) tile numbers, nearest first; -1 for tiles without a pair.
+    """
+    from perception.geometry.geodesy import nearest_places
+
+    numbers = np.unique(own)
+    near = nearest_places(coordinates[numbers], reach)
+    lists = np.full((len(coordinates), near.shape[1]), -1, np.int64)
+    lists[numbers] = numbers[near]
+    return lists
+
+
 @DATA_SAMPLERS.register_module()
 class HardNegativeBatchSampler(ResumableEpochBatchSampler):
     """:func:`hard_batches` over a :class:`~perception.datasets.geolocalization.VigorPairs`, anew in every epoch.
@@ -87,13 +107,11 @@ class HardNegativeBatchSampler(ResumableEpochBatchSampler):
 
     def __init__(self, sampler: Sampler, batch_size: int, select: int = 64, reach: int = 128):
         super().__init__(sampler, batch_size)
-        from perception.geometry.geodesy import nearest_places
-
         dataset = sampler.dataset
         dataset.full_init()
         self.select, self.reach = select, reach
         self._tiles = [pair.tiles[0] for pair in dataset.vigor.pairs]
-        self.neighbours = nearest_places(dataset.vigor.coordinates(), reach)
+        self.neighbours = nearest_tiles(dataset.vigor.coordinates(), self._tiles, reach)
         self._planned: tuple[int, list[list[int]]] | None = None
 
     def set_neighbours(self, neighbours: np.ndarray) -> None:

@@ -32,12 +32,13 @@ def scale_gem(descriptors: Sequence[Tensor], p: float | None = None) -> Tensor:
     """One descriptor (B, C) from those of an image at several scales.
 
     Args:
-        descriptors: (B, C) of each scale, of unit length.
-        p: exponent of the mean above the image's smallest entry; None takes the largest entries (p to infinity).
+        descriptors: (B, C) of each scale; of unit length for a finite ``p``.
+        p: exponent of the mean above the image's smallest entry; None takes the largest entries of the descriptors at
+            unit length (p to infinity).
     """
     stacked = torch.stack(list(descriptors))  # (S, B, C)
     if p is None:
-        return stacked.amax(0)
+        return F.normalize(stacked, dim=-1).amax(0)
     low = stacked.amin((0, 2), keepdim=True)
     return (stacked - low).pow(p).mean(0).pow(1 / p) + low[0]
 

@@ -135,28 +135,41 @@ def _located(ranks: Tensor, errors: Tensor) -> dict[str, float]:
     return localization_numbers(errors.numpy()) | joint_numbers(ranks.numpy(), errors.numpy())
 
 
-def similar_tiles(pairs: Sequence[int], queries: Tensor, gallery: Tensor, candidates: int, keep: int) -> np.ndarray:
-    """For each tile those that panoramas taken in it are likest, itself left out.
+def similar_tiles(
+    pairs: Sequence[int],
+    queries: Tensor,
+    gallery: Tensor,
+    candidates: int,
+    keep: int,
+    *,
+    numbers: Sequence[int] | None = None,
+    num_tiles: int | None = None,
+) -> np.ndarray:
+    """For each tile those that panoramas taken in it are likest, itself left out, of the tiles that panoramas have.
 
     Args:
         pairs: (Q,) tile of each panorama.
         queries: (Q, C) descriptors.
-        gallery: (T, C) descriptors.
+        gallery: (G, C) descriptors of tiles.
         candidates: tiles of each panorama that are looked at.
         keep: tiles that stay.
+        numbers: (G,) of the gallery's tiles; None: they are all.
+        num_tiles: T, by default G.
 
     Returns:
         (T, keep) tile numbers, likest first, -1 where there are no more. Of several panoramas in a tile the likest
         counts.
     """
-    found = top_k(queries, gallery, candidates)
+    every = np.arange(len(gallery)) if numbers is None else np.asarray(numbers)
+    own = np.isin(every, np.unique(pairs))
+    found = top_k(queries, gallery[torch.from_numpy(own)], candidates)
     likeness: dict[int, dict[int, float]] = defaultdict(dict)
-    for tile, numbers, values in zip(pairs, found.candidates.tolist(), found.similarities.tolist()):
+    for tile, chosen, values in zip(pairs, every[own][found.candidates.cpu()].tolist(), found.similarities.tolist()):
         known = likeness[tile]
-        for number, value in zip(numbers, values):
+        for number, value in zip(chosen, values):
             if number != tile:
                 known[number] = max(value, known.get(number, -np.inf))
-    lists = np.full((len(gallery), keep), -1, np.int64)
+    lists = np.full((len(gallery) if num_tiles is None else num_tiles, keep), -1, np.int64)
     for tile, known in likeness.items():
         order = sorted(known, key=lambda number: (-known[number], number))[:keep]
         lists[tile, : len(order)] = order

@@ -119,7 +119,9 @@ class HardNegativesHook(ExactEpochResumeHook):
         queries = examine_pairs(model, pairs)
         model.train()
         own = [pair.tiles[0] for pair in pairs.dataset.vigor.pairs]
-        return similar_tiles(own, queries.descriptors, tiles, self.candidates, self.keep)
+        shown = [gallery.dataset.get_data_info(number)["tile"] for number in range(len(gallery.dataset))]
+        sizes = dict(numbers=shown, num_tiles=len(gallery.dataset.vigor.tiles))
+        return similar_tiles(own, queries.descriptors, tiles, self.candidates, self.keep, **sizes)
 
 
 @HOOKS.register_module()

@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from perception.datasets.hard_negatives import hard_batches
+from perception.datasets.hard_negatives import hard_batches, nearest_tiles
+from perception.geometry.geodesy import great_circle
 
 
 def ring(count, reach):
@@ -53,3 +54,19 @@ def test_choices_follow_the_generator():
 @pytest.mark.parametrize("batch_size", [3, 50])
 def test_one_tile_gives_no_batch(batch_size):
     assert list(hard_batches([0] * 10, np.full((1, 4), -1), batch_size, 2, 4, random.Random(0))) == []
+
+
+def test_neighbours_by_place_have_pairs():
+    """As in Sample4Geo: a tile that nothing is trained on would only take another one's place."""
+    rng = np.random.default_rng(0)
+    places = np.array([40.0, -74.0]) + rng.uniform(0, 0.01, (30, 2))
+    own = [3, 17, 3, 8, 25, 9]
+    near = nearest_tiles(places, own, 3)
+    assert near.shape == (30, 3)
+    for tile in range(30):
+        if tile in own:
+            others = sorted(set(own) - {tile}, key=lambda n: float(great_circle(places[tile], places[n])))
+            assert near[tile].tolist() == others[:3]
+        else:
+            assert (near[tile] == -1).all()
+    assert nearest_tiles(places, own, 50).shape == (30, 4)

@@ -26,6 +26,7 @@ def test_pooling():
 def test_scales():
     first, second = (F.normalize(torch.randn(2, 8)) for _ in range(2))
     assert_close(scale_gem([first, second]), torch.maximum(first, second))
+    assert_close(scale_gem([5 * first, second / 3]), torch.maximum(first, second))
     pooled = scale_gem([first, second], p=10.0)
     for image in range(2):
         low = min(first[image].min(), second[image].min())

@@ -5,13 +5,17 @@ import math
 import pytest
 import torch
 
+from perception.datasets.geolocalization import VigorPairs, VigorTiles
 from perception.datasets.synthetic import cities
 from perception.engine.config import load_config
 from perception.engine.run import build_train_runner
 from projects.unifygeo.decoder import PyramidDecoder
+from projects.unifygeo.evaluation import similar_tiles
 from projects.unifygeo.losses import map_cross_entropy, matching_losses
 from projects.unifygeo.targets import LABEL_SIZE, target_maps, turned
 from tests.conftest import REPOSITORY
+
+METRES = dict(Ashford=0.11, Birchwood=0.11)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,29 @@ def test_resumed_run_equals_the_uninterrupted_one(folder, tmp_path, monkeypatch)
         assert (resumed.iter, resumed.epoch) == (whole.iter, 2)
         for (name, one), other in zip(whole.model.state_dict().items(), resumed.model.state_dict().values()):
             assert torch.equal(one, other), (iteration, name)
+
+
+def test_mined_tiles_have_panoramas(folder):
+    """As in Sample4Geo: lists and candidates are of the tiles that are trained on."""
+    options = dict(data_root=str(folder), cities=("Ashford", "Birchwood"), metres_per_pixel=METRES)
+    pairs, every = VigorPairs(split="train", **options), VigorTiles(split="train", **options)
+    own = [pair.tiles[0] for pair in pairs.vigor.pairs]
+    shown = [item["tile"] for item in VigorTiles(split="train", own_only=True, **options)]
+    assert shown == sorted(set(own))
+    assert len(shown) < len(every)
+    torch.manual_seed(0)
+    queries, gallery = torch.randn(len(own), 8), torch.randn(len(every), 8)
+    lists = similar_tiles(own, queries, gallery[shown], 4, 3, numbers=shown, num_tiles=len(every))
+    assert (lists == similar_tiles(own, queries, gallery, 4, 3)).all()
+    for tile in range(len(every)):
+        mine = [query for query, number in zip(queries, own) if number == tile]
+        likeness = {}
+        for query in mine:
+            best = sorted(shown, key=lambda other: -float(query @ gallery[other]))[:4]
+            for other in set(best) - {tile}:
+                likeness[other] = max(likeness.get(other, -math.inf), float(query @ gallery[other]))
+        expected = sorted(likeness, key=lambda other: -likeness[other])[:3]
+        assert lists[tile].tolist() == expected + [-1] * (3 - len(expected))
 
 
 def test_tools_train_and_test_the_demo(folder, tmp_path, run_tool):
