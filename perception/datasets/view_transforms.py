@@ -121,20 +121,20 @@ class ViewPhotometry(BaseTransform):
 
 
 def _grid_holes(pixels: np.ndarray, ratio: float) -> None:
+    """The grid of Sample4Geo's library at its defaults: ten cells across the width, from the upper left corner on."""
     height, width = pixels.shape[:2]
-    cell = random.randint(max(2, height // 16), max(2, height // 4))
-    hole = max(1, round(cell * ratio))
-    first_row, first_column = random.randrange(cell), random.randrange(cell)
-    for top in range(first_row, height, cell):
-        for left in range(first_column, width, cell):
+    cell = max(2, width // 10)
+    hole = min(max(int(cell * ratio), 1), cell - 1)
+    for top in range(0, height, cell):
+        for left in range(0, width, cell):
             pixels[top : top + hole, left : left + hole] = 0
 
 
 def _scattered_holes(pixels: np.ndarray) -> None:
     height, width = pixels.shape[:2]
     for _ in range(random.randint(10, 25)):
-        tall, wide = (random.randint(round(0.1 * height), round(0.2 * height)) for _ in range(2))
-        top, left = random.randrange(max(1, height - tall)), random.randrange(max(1, width - wide))
+        tall, wide = (random.randint(int(0.1 * height), int(0.2 * height)) for _ in range(2))
+        top, left = random.randint(0, height - tall), random.randint(0, max(0, width - wide))
         pixels[top : top + tall, left : left + wide] = 0
 
 

@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from perception.datasets.synthetic.cities import Camera, render_panorama
-from perception.datasets.view_transforms import JointFlipTurn, LoadViews, PackViews, ViewPhotometry
+from perception.datasets.view_transforms import (
+    JointFlipTurn,
+    LoadViews,
+    PackViews,
+    ViewPhotometry,
+    _grid_holes,
+    _scattered_holes,
+)
 from perception.engine.errors import UserError
 
 SIDE = 96
@@ -65,6 +72,21 @@ def test_photometry_keeps_sizes_and_follows_the_seed():
         assert (first[name] == 0).all(-1).mean() > 0.03  # holes
     untouched = ViewPhotometry(0.0, 0.0, 0.0, 0.0).transform(dict(results))
     assert all((untouched[name] == pixels).all() for name, pixels in results.items())
+
+
+def test_holes_are_sample4geos():
+    """Of 384 x 768: cells of 76 pixels, half of which are missing; or 10 to 25 holes of 38 to 76 pixels a side."""
+    pixels = np.full((384, 768, 3), 255, np.uint8)
+    _grid_holes(pixels, 0.5)
+    rows, columns = (np.arange(side) % 76 < 38 for side in (384, 768))
+    assert ((pixels == 0).all(-1) == rows[:, None] & columns).all()
+    shares = []
+    for seed in range(40):
+        random.seed(seed)
+        pixels = np.full((384, 768, 3), 255, np.uint8)
+        _scattered_holes(pixels)
+        shares.append((pixels == 0).all(-1).mean())
+    assert 10 * 38 * 38 / (384 * 768) < np.mean(shares) < 25 * 76 * 76 / (384 * 768)
 
 
 def test_loading(tmp_path):

@@ -30,7 +30,8 @@ class WaymoTracklets(TrackletSet):
     """Tracklets of Waymo's segments: ``SPLIT/lidar`` and ``SPLIT/annos`` hold ``seq_S_frame_F.pkl`` for each cloud.
 
     A cloud is ``{"lidars": {"points_xyz": (N, 3), ...}}`` in the vehicle's frame; annotations are
-    ``{"veh_to_global": 16 numbers, "objects": [{"name", "label", "box": (x, y, z, l, w, h, ..., heading)}, ...]}``.
+    ``{"veh_to_global": 16 numbers, "objects": [{"name", "label", "num_points", "box": (x, y, z, l, w, h, ...,
+    heading)}, ...]}``, where ``num_points`` may be missing.
     The pickles may hold nothing but arrays, numbers, words and containers: anything else is refused, not run.
 
     Args:
@@ -39,6 +40,8 @@ class WaymoTracklets(TrackletSet):
         categories: keys of :data:`CATEGORIES`.
         heading: ``"waymo"`` turns from x to y, as Waymo defines it; ``"released"`` the other way, as Open3DSOT reads
             it.
+        with_empty: keep the boxes of frames in which they hold no point (``num_points`` 0). CenterPoint's info files,
+            and with them published tracklets, leave these out.
         min_first_points, max_gap: see :class:`.kitti.KittiTracklets`.
 
     Raises:
@@ -51,6 +54,7 @@ class WaymoTracklets(TrackletSet):
         split: str = "train",
         categories: Sequence[str] = tuple(CATEGORIES),
         heading: Literal["waymo", "released"] = "waymo",
+        with_empty: bool = False,
         min_first_points: int = 0,
         max_gap: int | None = None,
     ):
@@ -60,6 +64,7 @@ class WaymoTracklets(TrackletSet):
         if heading not in ("waymo", "released"):
             raise UserError(f'heading is "waymo" or "released", not {heading!r}')
         self._sign = 1.0 if heading == "waymo" else -1.0
+        self._with_empty = with_empty
         for folder in ("annos", "lidar"):
             if not (self.root / folder).is_dir():
                 raise UserError(f"{self.root} has no folder {folder}: CenterPoint's layout of Waymo is expected there")
@@ -107,9 +112,13 @@ class WaymoTracklets(TrackletSet):
             content = _load(path)
             try:
                 pose = torch.tensor(np.asarray(content["veh_to_global"], np.float64).reshape(4, 4))
-                objects = [(one["name"], int(one["label"]), one["box"]) for one in content["objects"]]
+                objects = [
+                    (one["name"], int(one["label"]), one["box"])
+                    for one in content["objects"]
+                    if self._with_empty or one.get("num_points", 1) > 0
+                ]
                 boxes = [self._box(box, pose) for _, _, box in objects]
-            except (KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{path} is no annotation of Waymo in CenterPoint's layout ({error!r})") from error
             self._poses[scene, frame] = tuple(pose.flatten().tolist())
             for (name, label, _), box in zip(objects, boxes, strict=True):

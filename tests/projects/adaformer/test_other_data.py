@@ -93,8 +93,10 @@ def test_nuscenes_boxes_hold_the_points_that_the_tables_count(nuscenes):
 def test_nuscenes_leaves_out_what_is_first_seen_without_points(nuscenes):
     everything, seen = read_nuscenes(nuscenes), read_nuscenes(nuscenes, min_first_points=5)
     assert 0 < len(seen.tracklets) < len(everything.tracklets)
-    for tracklet in seen.tracklets:
-        assert boxes3d.points_inside(seen.points(tracklet, 0), tracklet.boxes[:1]).sum() >= 5
+    rows = json.loads((nuscenes / "v1.0-mini/sample_annotation.json").read_text())
+    first = {row["instance_token"]: row["num_lidar_pts"] for row in rows if not row["prev"]}
+    names = {one.name for one in everything.tracklets if first[one.name.split("/")[1]] >= 5}
+    assert {one.name for one in seen.tracklets} == names
     assert everything.fingerprint() != seen.fingerprint()
     assert everything.fingerprint() == read_nuscenes(nuscenes).fingerprint()
 
@@ -136,6 +138,16 @@ def test_waymo_as_released_turns_the_other_way(waymo):
     (tracklet,) = WaymoTracklets(str(waymo), "train", heading="released").tracklets
     turn = float(se3.heading(torch.from_numpy(POSE)))
     assert float(tracklet.boxes[0, 6]) == pytest.approx(turn - BOX[6], abs=1e-6)
+
+
+def test_waymo_boxes_without_points_are_left_out(waymo):
+    path = waymo / "train" / "annos" / "seq_7_frame_1.pkl"
+    content = pickle.loads(path.read_bytes())
+    for number, one in enumerate(content["objects"]):
+        one["num_points"] = number
+    write(path, content)
+    assert [one.frames for one in WaymoTracklets(str(waymo)).tracklets] == [(0, 2, 10)]
+    assert [one.frames for one in WaymoTracklets(str(waymo), with_empty=True).tracklets] == [(0, 1, 2, 10)]
 
 
 def test_gaps_cut_a_tracklet(waymo):
