@@ -11,6 +11,7 @@ from torchvision.models.convnext import LayerNorm2d
 from .encoder import EPS
 
 AGGREGATORS = ("soa_gem", "gem", "avg")
+_NORMS = {"LN": LayerNorm2d, "BN": nn.BatchNorm2d, None: nn.Identity}
 
 
 class SecondOrderAttention(nn.Module):
@@ -19,18 +20,21 @@ class SecondOrderAttention(nn.Module):
     Args:
         channels: of the map.
         reduction: channels of the keys are ``channels // reduction``.
+        norm: of queries and keys: "LN" over the channels (published), "BN" or None.
 
     Raises:
-        ValueError: no channels would be left.
+        ValueError: no channels would be left, or the norm is unknown.
     """
 
-    def __init__(self, channels: int, reduction: int = 2):
+    def __init__(self, channels: int, reduction: int = 2, norm: str | None = "LN"):
         super().__init__()
+        if norm not in _NORMS:
+            raise ValueError(f"the attention's norm must be one of {', '.join(map(repr, _NORMS))}, got {norm!r}")
         inner = channels // reduction
         if inner < 1:
             raise ValueError(f"a reduction of {reduction} leaves no channels of {channels}")
         self.f, self.g = (
-            nn.Sequential(nn.Conv2d(channels, inner, 1), LayerNorm2d(inner, eps=EPS), nn.ReLU()) for _ in range(2)
+            nn.Sequential(nn.Conv2d(channels, inner, 1), _NORMS[norm](inner, eps=EPS), nn.ReLU()) for _ in range(2)
         )
         self.h = nn.Conv2d(channels, inner, 1)
         self.v = nn.Conv2d(inner, channels, 1)
@@ -75,16 +79,25 @@ class Aggregator(nn.Module):
         kind: "soa_gem" (second-order attention, then GeM), "gem" or "avg" (plain mean).
         reduction: of the attention.
         norm: a LayerNorm at the end.
+        attention_norm: see :class:`SecondOrderAttention`.
 
     Raises:
-        ValueError: the kind is unknown.
+        ValueError: the kind or the attention's norm is unknown.
     """
 
-    def __init__(self, channels: int, kind: str = "soa_gem", reduction: int = 2, norm: bool = True):
+    def __init__(
+        self,
+        channels: int,
+        kind: str = "soa_gem",
+        reduction: int = 2,
+        norm: bool = True,
+        attention_norm: str | None = "LN",
+    ):
         super().__init__()
         if kind not in AGGREGATORS:
             raise ValueError(f"aggregator must be one of {', '.join(AGGREGATORS)}, got {kind!r}")
-        self.attention = SecondOrderAttention(channels, reduction) if kind == "soa_gem" else nn.Identity()
+        soa = kind == "soa_gem"
+        self.attention = SecondOrderAttention(channels, reduction, attention_norm) if soa else nn.Identity()
         self.pool = _Mean() if kind == "avg" else GeM()
         self.norm = nn.LayerNorm(channels, eps=EPS) if norm else nn.Identity()
 

@@ -144,13 +144,15 @@ def _expected(state: State) -> dict[str, tuple[int, ...]]:
         width = state[f"{view}global_head.downsample.1.weight"].shape[0]
         decoder = f"{PREFIX}decoder."
         kept = [state[f"{decoder}descriptors.{i}.project.weight"].shape[0] for i in range(4)]
-        depths = [state[f"{decoder}map_norms.{i}.weight"].shape[0] for i in range(4)]
+        scored = [*(f"{decoder}upsamples.{i}.weight" for i in range(3)), f"{decoder}head_upsample.0.weight"]
+        depths = [state[key].shape[0] - 1 for key in scored]
         rows = state[f"{decoder}descriptors.0.pool_rows.weight"].shape[1]
         head = [state[f"{decoder}head_upsample.{i}.weight"].shape[1] for i in (0, 3)]
         last = state[f"{decoder}head.0.weight"].shape[0]
     except KeyError as error:
         raise UserError(f"this file does not hold a {MODEL} model: it has no weight {error.args[0]}") from None
-    soa = f"{view}aggregator.attention.v.weight"
+    soa, norm = (f"{view}aggregator.attention.{name}" for name in ("v.weight", "f.1"))
+    attention_norm = "BN" if f"{norm}.running_mean" in state else "LN" if f"{norm}.weight" in state else None
     blocks = [sum(f"{view}encoder.stages.{i}.{j}.layer_scale" in state for j in range(99)) for i in range(3)]
     try:
         with torch.device("meta"):
@@ -163,6 +165,7 @@ def _expected(state: State) -> dict[str, tuple[int, ...]]:
                     reduction=width // state[soa].shape[1] if soa in state else 1,
                     descriptor_norm=f"{view}aggregator.norm.weight" in state,
                     output_norm=f"{view}encoder.norms.0.weight" in state,
+                    attention_norm=attention_norm if soa in state else "LN",
                 ),
                 decoder=dict(
                     channels=depths,
@@ -171,6 +174,8 @@ def _expected(state: State) -> dict[str, tuple[int, ...]]:
                     ground_in_channels=width,
                     head_channels=head,
                     last_channels=last,
+                    batch_norm=f"{decoder}head.3.weight" in state,
+                    match_norm=f"{decoder}map_norms.0.weight" in state,
                 ),
             )
     except ValueError as error:

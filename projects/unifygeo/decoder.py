@@ -63,6 +63,9 @@ class PyramidDecoder(nn.Module):
         ground_in_channels: of that volume; by default as many as the satellite's.
         head_channels: of the two upsamplings after the last level.
         last_channels: before the heat map.
+        batch_norm: in the fusions and before the heat map, as published. Without, their convolutions have biases; the
+            upsampling after the last level keeps its own.
+        match_norm: layer norms of descriptors and maps before they are matched, as published.
 
     Raises:
         ValueError: descriptors would not be as long as the maps are deep, or settings do not fit together.
@@ -76,6 +79,8 @@ class PyramidDecoder(nn.Module):
         ground_in_channels: int | None = None,
         head_channels: Sequence[int] = (48, 24),
         last_channels: int = 8,
+        batch_norm: bool = True,
+        match_norm: bool = True,
     ):
         super().__init__()
         rows, columns = ground_size
@@ -89,19 +94,21 @@ class PyramidDecoder(nn.Module):
         self.channels, self.ground_size = tuple(channels), (rows, columns)
         volume = ground_in_channels or channels[0]
         self.descriptors = nn.ModuleList(GroundDescriptor(volume, kept, rows) for kept in ground_channels)
-        self.descriptor_norms = nn.ModuleList(nn.LayerNorm(depth, eps=EPS) for depth in channels)
-        self.map_norms = nn.ModuleList(LayerNorm2d(depth, eps=EPS) for depth in channels)
+        self.descriptor_norms, self.map_norms = (
+            nn.ModuleList(kind(depth, eps=EPS) if match_norm else nn.Identity() for depth in channels)
+            for kind in (nn.LayerNorm, LayerNorm2d)
+        )
         self.upsamples = nn.ModuleList(
             nn.ConvTranspose2d(coarse + 1, fine, 2, 2) for coarse, fine in pairwise(channels)
         )
-        self.fusions = nn.ModuleList(_double_conv(2 * fine, fine, fine) for fine in channels[1:])
+        self.fusions = nn.ModuleList(_double_conv(2 * fine, fine, fine, batch_norm) for fine in channels[1:])
         self.head_upsample = nn.Sequential(
             nn.ConvTranspose2d(channels[-1] + 1, head_channels[0], 2, 2),
             nn.BatchNorm2d(head_channels[0], eps=EPS),
             nn.ReLU(),
             nn.ConvTranspose2d(head_channels[0], head_channels[1], 2, 2),
         )
-        self.head = _double_conv(head_channels[1], last_channels, 1)
+        self.head = _double_conv(head_channels[1], last_channels, 1, batch_norm)
         self.apply(_init)
 
     def forward(self, ground_volume: Tensor, pyramid: Sequence[Tensor]) -> Location:
@@ -155,10 +162,11 @@ class PyramidDecoder(nn.Module):
             raise ValueError(f"the panorama's volume must have {expected} cells for these weights, got {got}")
 
 
-def _double_conv(in_channels: int, channels: int, out_channels: int) -> nn.Sequential:
+def _double_conv(in_channels: int, channels: int, out_channels: int, batch_norm: bool) -> nn.Sequential:
+    norm = [nn.BatchNorm2d(channels, eps=EPS)] if batch_norm else []
     return nn.Sequential(
-        nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels, eps=EPS),
+        nn.Conv2d(in_channels, channels, 3, padding=1, bias=not batch_norm),
+        *norm,
         nn.ReLU(),
         nn.Conv2d(channels, out_channels, 3, padding=1),
     )

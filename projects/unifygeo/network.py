@@ -45,7 +45,7 @@ class View(nn.Module):
     Args:
         encoder_channels, encoder_depths, output_norm: see :class:`ConvNeXtEncoder`.
         channels: of descriptor and volume.
-        aggregator, reduction, descriptor_norm: see :class:`Aggregator`.
+        aggregator, reduction, descriptor_norm, attention_norm: see :class:`Aggregator`.
         sharing: what the two tasks share: the "encoder" (published), also the "head", or "none".
 
     Raises:
@@ -62,6 +62,7 @@ class View(nn.Module):
         descriptor_norm: bool = True,
         output_norm: bool = False,
         sharing: str = "encoder",
+        attention_norm: str | None = "LN",
     ):
         super().__init__()
         if sharing not in SHARING:
@@ -74,7 +75,7 @@ class View(nn.Module):
         )
         self.global_head = FeatureHead(encoder_channels[-1], channels)
         self.local_head = None if sharing == "head" else FeatureHead(encoder_channels[-1], channels)
-        self.aggregator = Aggregator(channels, aggregator, reduction, descriptor_norm)
+        self.aggregator = Aggregator(channels, aggregator, reduction, descriptor_norm, attention_norm)
 
     def describe(self, images: Tensor) -> Tensor:
         """Descriptors (B, C) of images (B, 3, H, W), not of unit length."""

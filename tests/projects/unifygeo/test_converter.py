@@ -64,6 +64,22 @@ def test_norms_of_the_outputs():
         assert back.checkpoint["state_dict"].keys() == ours.keys()
 
 
+@pytest.mark.parametrize("norm", ["BN", None])
+def test_other_norms(norm):
+    """Released options: the decoder without its norms, the attention with batch norm or none."""
+    decoder = {**SMALL["decoder"], "batch_norm": False, "match_norm": False}
+    ours = state(view={**SMALL["view"], "attention_norm": norm}, decoder=decoder)
+    theirs = to_authors(ours).checkpoint
+    assert {"pyramid_decoder.conv4.0.bias", "pyramid_decoder.conv1.2.weight", "pyramid_decoder.deconv1.1.weight"} < set(
+        theirs
+    )
+    assert not any("matching_block_norm" in key or "descriptor_norm" in key for key in theirs)
+    assert ("sat_global_feats_decoder.aggregator.block.g.1.running_var" in theirs) is (norm == "BN")
+    back = to_perception(theirs)
+    assert not back.unmatched
+    assert back.checkpoint["state_dict"].keys() == ours.keys()
+
+
 def test_published_keys():
     with torch.device("meta"):
         ours = {f"network.{key}": value for key, value in UnifyGeoNet().state_dict().items()}

@@ -3,11 +3,13 @@
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from perception.engine.convert import rename
 from projects.unifygeo.aggregator import Aggregator, SecondOrderAttention
 from projects.unifygeo.converter import encoder_rules
+from projects.unifygeo.decoder import PyramidDecoder
 from projects.unifygeo.encoder import ConvNeXtEncoder
 from projects.unifygeo.losses import map_cross_entropy, matching_loss, rerank_loss, retrieval_loss
 from projects.unifygeo.model import UnifyGeo
@@ -109,6 +111,51 @@ def test_simpler_aggregators(kind):
     aggregator = Aggregator(8, kind, norm=False)
     expected = x.pow(3).mean((2, 3)).pow(1 / 3) if kind == "gem" else x.mean((2, 3))
     assert_close(aggregator(x), expected)
+
+
+def test_decoder_without_its_norms():
+    """Released options. Batch norms that change nothing but add a bias leave what a decoder without them gives."""
+    torch.manual_seed(0)
+    settings = dict(channels=(64, 32, 16, 8), ground_channels=(8, 4, 2, 1), ground_size=(4, 8), head_channels=(4, 2))
+    plain = PyramidDecoder(**settings, batch_norm=False, match_norm=False).eval()
+    normed = PyramidDecoder(**settings, match_norm=False).eval()
+    weights = dict(plain.state_dict())
+    for part in ("fusions.0", "fusions.1", "fusions.2", "head"):
+        channels = len(weights[f"{part}.0.weight"])
+        weights |= {f"{part}.3.{name}": weights.pop(f"{part}.2.{name}") for name in ("weight", "bias")}
+        weights[f"{part}.1.weight"], weights[f"{part}.1.running_mean"] = torch.ones(channels), torch.zeros(channels)
+        weights[f"{part}.1.running_var"] = torch.full((channels,), 1 - 1e-6)
+        weights[f"{part}.0.bias"] += torch.randn(channels)
+        plain.state_dict()[f"{part}.0.bias"].copy_(weights[f"{part}.0.bias"])
+        weights[f"{part}.1.bias"] = weights.pop(f"{part}.0.bias")
+        weights[f"{part}.1.num_batches_tracked"] = torch.tensor(0)
+    normed.load_state_dict(weights)
+    volume, pyramid = torch.randn(2, 64, 4, 8), [torch.randn(2, 64 >> k, 4 << k, 4 << k) for k in range(4)]
+    found, expected = plain(volume, pyramid), normed(volume, pyramid)
+    assert_close(found.logits, expected.logits, atol=1e-5, rtol=1e-5)
+    raw = plain.descriptors[0](volume)
+    assert_close(plain.describe(volume), raw)
+    assert_close(found.scores[0][:, 0], F.cosine_similarity(raw[:, :, None, None], pyramid[0], dim=1))
+
+
+@pytest.mark.parametrize("norm", ["LN", "BN", None])
+def test_norms_of_the_attention(norm):
+    attention = SecondOrderAttention(8, 2, norm).train()
+    torch.nn.init.normal_(attention.v.weight)
+    x = torch.randn(3, 8, 4, 5)
+
+    def described(layer):
+        y = layer[0](x)
+        axes = {"LN": (1,), "BN": (0, 2, 3), None: ()}[norm]
+        if axes:
+            y = (y - y.mean(axes, keepdim=True)) / (y.var(axes, correction=0, keepdim=True) + 1e-6).sqrt()
+        return y.relu().flatten(2)
+
+    weights = (described(attention.f).mT @ described(attention.g) / 2).softmax(-1)
+    expected = attention.v((attention.h(x).flatten(2) @ weights.mT).view(3, 4, 4, 5)) + x
+    assert_close(attention(x), expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="'GN'"):
+        SecondOrderAttention(8, 2, "GN")
 
 
 def test_wrong_sizes():
