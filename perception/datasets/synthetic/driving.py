@@ -39,7 +39,7 @@ class Params:
     num_train: int = field(default=6, metadata={"help": "number of training scenes"})
     num_val: int = field(default=2, metadata={"help": "number of validation scenes"})
     frames: int = field(default=0, metadata={"help": "frames of a scene; 0 is 10, and 24 for kitti-tracking"})
-    width: int = field(default=320, metadata={"help": "width of the images in pixels; their height follows"})
+    width: int = field(default=256, metadata={"help": "width of the images in pixels; their height follows"})
     samples: int = field(default=2, metadata={"help": "rays per pixel, along each of its sides"})
     columns: int = field(default=720, metadata={"help": "beams of each ring of the LiDAR"})
     crowd: int = field(default=8, metadata={"help": "moving vehicles, parked ones and people that are tried"})

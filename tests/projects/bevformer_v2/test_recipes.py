@@ -6,6 +6,8 @@ from mmdet.registry import MODELS
 from mmengine.registry import TRANSFORMS
 
 from perception.datasets.driving.transforms import AugmentGround, CropResizeRig, DrawGridMask, NeedCameraObjects
+from perception.datasets.synthetic import driving
+from perception.datasets.synthetic.nuscenes_writer import split_names
 from perception.engine.config import load_config
 from perception.engine.errors import UserError
 from perception.inference.images.detector import _in_memory_pipeline
@@ -57,6 +59,17 @@ def test_recipe(name):
     crop = steps[kinds.index(CropResizeRig)]
     assert len(crop.heights) == (9 if augmented else 1)
     assert crop.flip_prob == (0.5 if augmented else 0.0)
+
+
+def test_the_demo_is_for_the_built_in_streets():
+    """Whatever their number: the defaults of the command that a message names are what the config asks for."""
+    cfg, params = config("demo/bevformer_v2"), driving.Params()
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        steps = [TRANSFORMS.build(step) for step in loader.dataset.pipeline]
+        crop = next(step for step in steps if isinstance(step, CropResizeRig))
+        assert crop.size == (params.height, params.width)
+    names = {f"infos_{split}.msgpack" for split in split_names(params)}
+    assert {loader.dataset.ann_file for loader in (cfg.train_dataloader, cfg.val_dataloader)} == names
 
 
 def test_published_sizes():
