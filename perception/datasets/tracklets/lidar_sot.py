@@ -33,7 +33,7 @@ class LidarSotTracklets(TrackletSet):
     ``benchmark/validation/CATEGORY/{bench_list,easy,medium,hard}.json`` (the released repository leaves ``validation``
     out, which is read as well) name them: ``[{"id", "segment_name", "frame_range": [first, last]}, ...]``.
     ``pc/raw_pc/SEGMENT.npz`` holds a cloud (N, 3) for each frame number, ``gt_info/SEGMENT.npz`` for each frame the
-    boxes (x, y, z, heading, l, w, h) and ``ids``.
+    boxes (x, y, z, heading, l, w, h), which a score may follow, and ``ids``.
 
     Args:
         data_root: folder with ``benchmark``, ``pc`` and ``gt_info``.
@@ -105,7 +105,10 @@ class LidarSotTracklets(TrackletSet):
                 if not self._file("pc/raw_pc", scene).is_file():
                     raise UserError(f"{self._file('pc/raw_pc', scene)}, whose tracklets {path} names, is not there")
                 labels[scene] = _labels(self._file("gt_info", scene))
-            rows = _rows(*labels[scene], identity, first, last)
+            try:
+                rows = _rows(*labels[scene], identity, first, last)
+            except ValueError as error:
+                raise UserError(f"{self._file('gt_info', scene)}: a box is not seven numbers or more") from error
             if not rows:
                 raise UserError(f"{path}: {identity} has no box in frames {first} to {last} of {scene}")
             found.append(Tracklet(f"{scene}/{identity}/{category}", category, scene, *in_order(rows)))
@@ -145,6 +148,7 @@ def _rows(boxes: Any, identities: Any, identity: str, first: int, last: int) -> 
     for frame in range(first, min(last + 1, len(boxes))):
         for numbers, name in zip(boxes[frame], identities[frame], strict=True):
             if str(name) == identity:
-                x, y, z, heading, *size = np.asarray(numbers, np.float64).tolist()
-                rows.append((frame, torch.tensor([x, y, z, *size, heading], dtype=torch.float64)))
+                x, y, z, heading, length, width, height = np.asarray(numbers, np.float64)[:7].tolist()
+                box = torch.tensor([x, y, z, length, width, height, heading], dtype=torch.float64)
+                rows.append((frame, box))
     return rows

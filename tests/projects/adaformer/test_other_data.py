@@ -298,6 +298,14 @@ def test_lidar_sot_as_released(lidar_sot):
     (tracklet,) = LidarSotTracklets(str(lidar_sot), categories=("vehicle",)).tracklets
     assert tracklet.boxes[0].tolist() == list(BOX)
 
+    def label(numbers):
+        np.savez(lidar_sot / "gt_info/seg.npz", bboxes=np.tile(numbers, (5, 1, 1)), ids=np.array([["car"]] * 5))
+        return LidarSotTracklets(str(lidar_sot), categories=("vehicle",))
+
+    assert label([*boxes[0, 0], 0.5]).tracklets[0].boxes[0].tolist() == list(BOX)  # a score follows
+    with pytest.raises(UserError, match="a box is not seven numbers or more"):
+        label(boxes[0, 0, :6])
+
 
 def test_lidar_sot_faults_are_one_sentence(lidar_sot):
     with pytest.raises(UserError, match="no cloud of frame 7"):
