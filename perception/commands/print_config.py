@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from perception.engine.overrides import KeyValues
 
@@ -28,9 +29,11 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Does what the arguments say."""
+    from perception.engine.atomic import output_folder
     from perception.engine.config import load_config, subconfig
 
     cfg = load_config(args.config, args.cfg_options)
     if args.out:
+        output_folder(Path(args.out).parent)
         cfg.dump(args.out)
     print((subconfig(cfg, args.key) if args.key else cfg).pretty_text)

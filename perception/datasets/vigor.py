@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.datasets.demo_data import how_to_make
 from perception.engine.errors import UserError
 from perception.geometry.geodesy import coordinate_fault
 
@@ -158,7 +159,9 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_text()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; docs/data.md shows the layouts of VIGOR that are understood") from None
+        command = how_to_make(path)
+        pages = "docs/data.md shows the layouts of VIGOR that are understood"
+        raise UserError(f"{path} is missing; {f'make it with: {command}' if command else pages}") from None
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise UserError(f"{path} is empty")

@@ -17,7 +17,7 @@ from perception.datasets.checks.report import Section
 from perception.datasets.resumable import SeededIndex
 from perception.datasets.tracklets.cache import CroppedClouds
 from perception.datasets.tracklets.crops import SearchArea, resample
-from perception.datasets.tracklets.kitti import MAKE_DEMO, KittiTracklets
+from perception.datasets.tracklets.kitti import KittiTracklets
 from perception.datasets.tracklets.kitti_files import read_calibration
 from perception.datasets.tracklets.samples import (
     MotionSamples,
@@ -30,7 +30,6 @@ from perception.datasets.tracklets.sequences import TrackletSequences
 from perception.engine.errors import UserError
 from perception.geometry import boxes3d
 from perception.geometry.points import box_cloud
-from tests.conftest import REPOSITORY
 from tests.datasets.kitti_scenes import SIZES, street, write_scene
 
 RECORDED = Path(__file__).parents[1] / "data" / "reference" / "adaformer" / "geometry.pt"
@@ -392,10 +391,3 @@ def test_tracklets_without_points_at_their_start_can_be_left_out(tmp_path):
     assert [one.name for one in seen] == ["0000/0000/Car"]
     with pytest.raises(UserError, match="none of 2 tracklets has 100 points in its first box"):
         KittiTracklets(str(tmp_path), (0,), min_first_points=100)
-
-
-def test_missing_data_of_the_demos_are_made_by_the_command_of_the_page(tmp_path, monkeypatch):
-    assert f"\n{MAKE_DEMO}\n" in (REPOSITORY / "projects" / "adaformer" / "README.md").read_text()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=f"has no folder calib: .*with: {MAKE_DEMO}$"):
-        KittiTracklets("data/demo/tracking/training")

@@ -159,6 +159,9 @@ def test_print_config(run_tool, tmp_path):
     full = tmp_path / "full.py"
     assert run_tool("print_config", DEMO, "--out", full, *options({"max_iters": 7})).code == 0
     assert run_tool("print_config", full, "--key", "model.transformer").code == 0
+    refused = run_tool("print_config", DEMO, "--out", full / "below.py")
+    assert refused.code == 1
+    assert "is a file, not a folder" in refused.err
 
 
 def test_infer_checks_its_tiles(run_tool, checkpoint, tmp_path):

@@ -33,7 +33,8 @@ def look_at_built(dataset: DataSet, limit: int = SAMPLE) -> tuple[Section, list[
     Returns:
         The section of the report, and the paths of all images.
     """
-    section = Section(f"{dataset.split} ({dataset.ann_file or ', '.join(dataset.folders)})")
+    place = dataset.ann_file or ", ".join(dataset.folders) or dataset.cfg.get("data_root") or "no folder"
+    section = Section(f"{dataset.split} ({place})")
     arguments = {key: value for key, value in dataset.cfg.items() if key not in ("type", "pipeline")}
     try:
         built = dataset.kind(**arguments, pipeline=[])

@@ -11,6 +11,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from perception.datasets.demo_data import how_to_make
 from perception.engine.errors import UserError
 
 from .examined import Examined
@@ -95,8 +96,8 @@ def require_files(dataset: DataSet) -> None:
             layout = ", ".join(os.path.relpath(p, root) + ("" if p.suffix else "/") for p in wanted)
             # What a data set of ours is made from may be there already.
             hint = dataset.kind.remedy(root) if issubclass(dataset.kind, Examined) else None
-            if hint is None and root.parts[:2] == ("data", "demo"):
-                hint = f"make it with: python tools/make_demo_data.py {root.name} --out {root}"
+            if hint is None and (command := how_to_make(root)):
+                hint = f"make it with: {command}"
             if hint is None:
                 hint = "link or copy the data set there; configs/demo/ runs on built-in data without it"
             raise UserError(f"data set not found: {path} is missing; expected the folder {root}/ with {layout}; {hint}")

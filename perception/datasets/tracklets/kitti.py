@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from torch import Tensor
 
+from perception.datasets.demo_data import how_to_make
 from perception.engine.errors import UserError
 from perception.geometry import boxes3d
 
@@ -20,11 +21,6 @@ from .tracklet import Tracklet, TrackletSet, in_order
 
 SPLITS = {"train": tuple(range(17)), "val": (17, 18), "test": (19, 20)}
 """Scenes of the splits that all published single-object tracking uses; all have public labels."""
-MAKE_DEMO = (
-    "python tools/make_demo_data.py driving --layout kitti-tracking --out data/demo/tracking --crowd 24 "
-    "--num-train 16 --num-val 4 --columns 1440 --width 192 --samples 1 --rate 30"
-)
-"""Makes the scenes that the demos train on."""
 CATEGORIES = ("Car", "Van", "Pedestrian", "Cyclist")
 
 
@@ -63,8 +59,8 @@ class KittiTracklets(TrackletSet):
         self.calibration = calibration
         for folder in ("calib", "label_02", "velodyne"):
             if not (self.root / folder).is_dir():
-                built_in = self.root.parts[:2] == ("data", "demo")
-                remedy = f"; make the built-in streets with: {MAKE_DEMO}" if built_in else ""
+                command = how_to_make(self.root)
+                remedy = f"; make the built-in streets with: {command}" if command else ""
                 raise UserError(
                     f"{self.root} has no folder {folder}: KITTI tracking is expected there, its `training`{remedy}"
                 )
