@@ -36,7 +36,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         help="scale the learning rate by the total batch size over the recipe's (auto_scale_lr.base_batch_size)",
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
-    parser.add_argument("--seed", type=int, help="random seed (default: the config's, else drawn and logged)")
+    parser.add_argument("--seed", type=_seed, help="random seed (default: the config's, else drawn and logged)")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -45,6 +45,12 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         help='override settings, e.g. train_cfg.max_iters=100 or model.neck.in_channels="[64,128,256]"',
     )
     return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 4294967295")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> None:

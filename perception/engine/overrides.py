@@ -56,10 +56,10 @@ def check_overrides(cfg: Config, options: Mapping[str, Any], warn: Callable[[str
 
     Raises:
         UserError: a key is new at the root of the config, where nobody reads it, or is no argument of the class of its
-            group.
+            group; or a group of settings is to become a number or a text.
     """
     for key in options:
-        _check(cfg, key, warn or _print)
+        _check(cfg, key, options[key], warn or _print)
 
 
 def _print(line: str) -> None:
@@ -67,7 +67,7 @@ def _print(line: str) -> None:
         print(line, file=sys.stderr)
 
 
-def _check(cfg: Config, key: str, warn: Callable[[str], object]) -> None:
+def _check(cfg: Config, key: str, value: Any, warn: Callable[[str], object]) -> None:
     first = key.partition(".")[0]
     known = {*_runner_arguments(), *_READ_AT_THE_ROOT}
     if first not in known:
@@ -86,6 +86,10 @@ def _check(cfg: Config, key: str, warn: Callable[[str], object]) -> None:
             break
         parents.append(name)
     else:
+        if isinstance(node, Mapping) and isinstance(value, (bool, int, float, str)):
+            raise UserError(
+                f"--cfg-options {key}: {key} is a group of settings; name one, such as {key}.{next(iter(node), 'x')}"
+            )
         return
     if not parents or not isinstance(node, (Config, Mapping)):
         return  # a group that is all new; or for the merge, which says what is there instead

@@ -22,6 +22,7 @@ from .data_check import check_data, check_labels
 from .dump import DumpPredictions
 from .errors import UserError
 from .fine_tuning import RenewedHeadHook
+from .resumed import ResumedRunHook
 
 
 def build_train_runner(cfg: Config) -> Runner:
@@ -44,6 +45,8 @@ def build_train_runner(cfg: Config) -> Runner:
         check_initial_weights(cfg)
     elif not cfg.get("resume"):
         cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), dict(type=RenewedHeadHook)]
+    if cfg.get("resume"):
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), dict(type=ResumedRunHook)]
     return _runner(cfg)
 
 

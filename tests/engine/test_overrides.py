@@ -54,7 +54,6 @@ def said(*keys):
         *(
             "model.in_features",
             "model.bias",
-            "model",
             "val_evaluator.0.p",
             "val_evaluator.0.inplace",
             "val_evaluator.1.metric",
@@ -99,6 +98,14 @@ def test_what_nobody_reads_is_refused(key, sentence):
 def test_what_somebody_may_read_is_said(key, line):
     (found,) = said(key)
     assert found == f"warning: --cfg-options {key} {line}"
+
+
+@pytest.mark.parametrize("value", [3, "three", True])
+def test_a_group_of_settings_is_no_value(value):
+    with pytest.raises(UserError, match=r"test_cfg is a group of settings; name one, such as test_cfg\.max_per_img$"):
+        check_overrides(config(), {"test_cfg": value})
+    for fine in (None, dict(max_per_img=3), []):
+        check_overrides(config(), {"test_cfg": fine})
 
 
 def test_the_merge_speaks_of_values_that_are_no_groups():

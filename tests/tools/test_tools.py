@@ -77,14 +77,24 @@ def test_missing_demo_data_says_how_to_make_it(run_tool, tmp_path):
         (("pyproject.toml",), "config pyproject.toml cannot be used"),
         ((DEMO, "--launcher", "slurm"), "needs CUDA"),
         ((DEMO, "--launcher", "pytorch"), "expects torchrun"),
+        ((DEMO, "--resume", "WEIGHTS"), "the checkpoint holds weights alone, not the state of a run"),
         ((DEMO, "--work-dir", "pyproject.toml/run"), "pyproject.toml is a file, not a folder"),
         ((DEMO, "--cfg-options", "train_cfg.max_itres=2"), "IterBasedTrainLoop takes no max_itres; max_iters?"),
     ],
 )
-def test_train_errors(run_tool, shapes_folder, arguments, message):
-    done = run_tool("train", *arguments, *options(data_options(shapes_folder)))
+def test_train_errors(run_tool, shapes_folder, checkpoint, tmp_path, arguments, message):
+    work_dir = () if "--work-dir" in arguments else ("--work-dir", tmp_path)
+    arguments = [checkpoint if word == "WEIGHTS" else word for word in arguments]
+    done = run_tool("train", *arguments, *work_dir, *options({**TINY, **data_options(shapes_folder)}))
     assert done.code == 1
     assert message in done.err
+
+
+@pytest.mark.parametrize("seed", ["-4", "4294967296", "1.5", "x"])
+def test_seeds_are_those_of_the_generators(run_tool, seed):
+    done = run_tool("train", DEMO, "--seed", seed)
+    assert done.code == 2
+    assert f"{seed} is not a whole number from 0 to 4294967295" in done.err
 
 
 def test_resume_refuses_a_folder_without_checkpoints(run_tool, shapes_folder, tmp_path):
