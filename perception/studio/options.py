@@ -59,7 +59,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def check_options(config: StudioTrainerConfig) -> None:
-    """Raise where an option is set that would have no effect.
+    """Raise where an option is set that would have no effect, or ends every run.
 
     Raises:
         SceneError: the message names it, and what is so instead.
@@ -70,6 +70,8 @@ def check_options(config: StudioTrainerConfig) -> None:
             value = _value(config, name)
             shown = f" {value}" if isinstance(value, (bool, int, float, str)) else ""
             raise SceneError(f"--{name.replace('_', '-')}{shown} has no effect with {config.method_name}: {instead}")
+    if not 0 <= config.machine.seed < 2**32:
+        raise SceneError(f"--machine.seed must lie between 0 and 4294967295, not {config.machine.seed}")
     if config.start_paused and not (config.is_viewer_enabled() or config.is_viewer_legacy_enabled()):
         raise SceneError(f"--start-paused True would wait for ever: --vis {config.vis} has no viewer to end the pause")
     unknown = config.gradient_accumulation_steps.keys() - config.optimizers.keys()

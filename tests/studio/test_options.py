@@ -132,3 +132,10 @@ def test_nothing_is_written_before_it_is_said(tmp_path):
         with pytest.raises(SceneError, match="patch-size 8 has no effect"):
             attempt()
     assert not list(tmp_path.rglob("*.yml"))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_is_one_of_numpys(seed):
+    with pytest.raises(SceneError, match=rf"^--machine\.seed must lie between 0 and 4294967295, not {seed}$"):
+        check_options(toy(machine=MachineConfig(seed=seed)))
+    check_options(toy(machine=MachineConfig(seed=2**32 - 1)))
