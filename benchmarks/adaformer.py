@@ -1,8 +1,9 @@
 """Frames a second of SiamCUT and MoCUT with one target and with several, and what a training step takes.
 
 Both recipes at their published sizes, on random weights and a cloud of 30 000 points around each target. Native and
-reference operators alternate. With one thread it is processor time that counts, which a busy machine changes less. With
---profile, the operators of a training step by their own time.
+reference operators alternate. Freed memory is kept, as the tools do; --give-back leaves it to the system. With one
+thread it is processor time that counts, which a busy machine changes less. With --profile, the operators of a training
+step by their own time.
 
     python benchmarks/adaformer.py --threads 2 --rounds 3
     python benchmarks/adaformer.py --threads 1 --profile
@@ -17,7 +18,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from perception.engine.memory import peak_of
+from perception.engine.memory import keep_freed_memory, peak_of
 from perception.ops import backend
 
 RECIPES = {"SiamCUT": "configs/adaformer.py", "MoCUT": "configs/adaformer/mocut_kitti.py"}
@@ -81,17 +82,25 @@ def training_step(name: str, size: int, mode: str, profile: bool = False) -> tup
     return clock() - start, peak, table
 
 
+def begin(threads: int, give_back: bool) -> None:
+    """What a process does first."""
+    torch.set_num_threads(threads)
+    if not give_back:
+        keep_freed_memory()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--targets", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--batch", type=int, default=8, help="samples of the training step")
+    parser.add_argument("--give-back", action="store_true", help="freed memory goes back to the system")
     parser.add_argument("--profile", action="store_true", help="only a profile of a training step")
     args = parser.parse_args()
     modes = ["native", "reference"] if "cpu" in backend.devices() else ["reference"]
     # Peaks of memory are a process's: each measurement has its own.
-    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (args.threads,), 1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, begin, (args.threads, args.give_back), 1) as pool:
         for name in RECIPES:
             for targets in () if args.profile else args.targets:
                 for mode in modes:

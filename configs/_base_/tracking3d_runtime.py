@@ -10,6 +10,7 @@ from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
 from torch.optim import Adam
 
 from perception.engine.epochs import ExactEpochResumeHook
+from perception.engine.hooks import KeepFreedMemoryHook
 from perception.evaluation.tracking3d import SuccessPrecision
 from perception.inference.clouds.kind import Clouds
 
@@ -19,7 +20,7 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=160, val_interval=10)
 val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)
 val_evaluator = test_evaluator = dict(type=SuccessPrecision)
-custom_hooks = [dict(type=ExactEpochResumeHook)]
+custom_hooks = [dict(type=ExactEpochResumeHook), dict(type=KeepFreedMemoryHook)]
 default_hooks.pop("visualization")
 default_hooks.checkpoint.update(by_epoch=True, interval=10)
 log_processor.by_epoch = True

@@ -8,6 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from .memory import keep_freed_memory
+
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
@@ -25,3 +27,13 @@ class ExactResumeHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Seeds the model's random operations from seed, rank and iteration."""
         torch.manual_seed(hash((runner.seed, get_rank(), runner.iter)) % 2**63)
+
+
+@HOOKS.register_module()
+class KeepFreedMemoryHook(Hook):
+    """Makes a run on a CPU reuse what its tensors free, see :func:`.memory.keep_freed_memory`."""
+
+    def before_run(self, runner: Runner) -> None:
+        """Once, before the first batch."""
+        if next(runner.model.parameters()).device.type == "cpu":
+            keep_freed_memory()

@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
-from perception.engine import memory
+import pytest
+import torch
+
+from perception.engine import hooks, memory
 
 
 def test_freed_memory_is_given_back():
@@ -32,3 +36,11 @@ def test_steps_come_as_they_were(monkeypatch):
 def test_nothing_is_given_back_without_glibc(monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     assert memory.return_freed_memory() is False
+
+
+@pytest.mark.parametrize(("device", "calls"), [("cpu", 1), ("meta", 0)])
+def test_runs_keep_freed_memory_on_a_cpu_alone(monkeypatch, device, calls):
+    called = []
+    monkeypatch.setattr(hooks, "keep_freed_memory", lambda: called.append(True))
+    hooks.KeepFreedMemoryHook().before_run(SimpleNamespace(model=torch.nn.Linear(2, 2, device=device)))
+    assert len(called) == calls

@@ -15,6 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from perception.datasets.clouds.cloud import Cloud
 from perception.engine.checkpoint import load_checkpoint_file, load_weights
 from perception.engine.errors import UserError
+from perception.engine.memory import keep_freed_memory
 from perception.engine.overrides import checked_arguments
 from perception.inference.kinds import KINDS, Kind, Running
 from perception.inference.loops import Loop
@@ -131,6 +132,8 @@ class Clouds(Kind):
         init_default_scope(cfg.get("default_scope", "mmdet"))
         model = MODELS.build(cfg.model)
         load_weights(model, load_checkpoint_file(checkpoint), checkpoint)
+        if running.device.type == "cpu":
+            keep_freed_memory()
         return TrackingPredictor(model.to(running.device).eval(), self._first, self._clustering)
 
     def loop(self, running: Running) -> Loop:
