@@ -33,6 +33,8 @@ dims = ((16, 16, 32), (32, 32, 64), (64, 64, 64))
 # A quarter of the published points: neighbours are twice as far.
 radii = (0.6, 1.0, 1.4)
 siamese_points = dict(template_points=128, search_points=256)
+# After so few steps scores do not tell the best of the good proposals.
+siamese_tracking = dict(proposals="mean")
 adam = dict(type=Adam, lr=2e-3, betas=(0.5, 0.999), eps=1e-6)
 schedule = [
     dict(type=LinearLR, by_epoch=False, begin=0, end=30, start_factor=0.1),

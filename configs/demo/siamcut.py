@@ -9,7 +9,7 @@ with read_base():
 # Samples are moved by a metre: people would leave an area of half a metre around them.
 area.update(min_margin=1.0)
 # Samples are moved in the plane and turned: what a network says of heights is noise, which would add up.
-model.update(area=area, use_z=False, **siamese_points)
+model.update(area=area, use_z=False, **siamese_points, **siamese_tracking)
 model.backbone.update(dims=dims, radii=radii, num_samples=16, num_neighbours=8, fps=False, identity_blocks=True)
 model.network.update(channels=64, vote_channels=64, num_proposals=32, vote_radius=0.6, likeness_gain=30.0)
 

@@ -6,7 +6,7 @@ with read_base():
     from .._base_.tracklets_demo import *
     from ..adaformer.p2b_kitti_all import *
 
-model.update(siamese_points)
+model.update(**siamese_points, **siamese_tracking)
 model.backbone.update(dims=dims, radii=radii, num_samples=16)
 model.network.update(channels=64, vote_channels=64, num_proposals=32, vote_radius=0.6, likeness_gain=30.0)
 

@@ -35,6 +35,12 @@ class SiameseOutput:
         score, place = self.boxes[..., 4].max(1)
         return self.boxes.gather(1, place[:, None, None].expand(-1, 1, 5))[:, 0, :4], score
 
+    def mean(self) -> tuple[Tensor, Tensor]:
+        """The mean (B, 4) of all proposals, weighted by the softmax of their scores' logits, and the highest of these
+        (B). Yaws are averaged as numbers: they are small, in the frame of the reference box."""
+        score = self.boxes[..., 4]
+        return (score.softmax(1)[..., None] * self.boxes[..., :4]).sum(1), score.amax(1)
+
 
 class P2BXCorr(nn.Module):
     """Compares each search point with all template points (P2B, section 3.2).

@@ -156,6 +156,8 @@ class SiamTracker3D(Tracker3D):
         template_points, search_points: see :class:`~perception.datasets.tracklets.samples.SiameseSamples`.
         size_channels, degrees: likewise; as the model is trained.
         use_z: let boxes move up and down; P2B's configurations do not.
+        proposals: ``"best"``, as published: the target is where the proposal of highest score is; or ``"mean"``: where
+            all proposals are on the mean, weighted by their scores, which are noisy after short trainings.
         area, coast: see :class:`Tracker3D`.
     """
 
@@ -169,14 +171,17 @@ class SiamTracker3D(Tracker3D):
         size_channels: bool = True,
         degrees: bool = False,
         use_z: bool = True,
+        proposals: Literal["best", "mean"] = "best",
         area: dict | None = None,
         coast: bool = False,
     ):
         super().__init__(area, coast)
         if losses not in ("unified", "p2b", "p2b_released"):
             raise ValueError(f'losses are "unified", "p2b" or "p2b_released", not {losses!r}')
+        if proposals not in ("best", "mean"):
+            raise ValueError(f'proposals are "best" or "mean", not {proposals!r}')
         self.network = SiameseNetwork(MODELS.build(backbone), **(network or {}))
-        self.losses, self.use_z = losses, use_z
+        self.losses, self.use_z, self.proposals = losses, use_z, proposals
         self.template_points, self.search_points = template_points, search_points
         self.size_channels, self.degrees = size_channels, degrees
 
@@ -200,7 +205,7 @@ class SiamTracker3D(Tracker3D):
             templates.append(template)
             areas.append(search)
         output = self.network(torch.stack(templates).to(self.device), torch.stack(areas).to(self.device))
-        offsets, logits = output.best()
+        offsets, logits = output.best() if self.proposals == "best" else output.mean()
         offsets = offsets.double().cpu()
         if self.degrees:
             offsets[:, 3].deg2rad_()

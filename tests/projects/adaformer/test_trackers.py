@@ -97,6 +97,21 @@ def test_p2b_predicts_degrees_in_the_plane():
     assert tracker.network.asked[0][0].shape[-1] == 3  # no channels beside the position
 
 
+def test_the_mean_of_proposals_is_weighted_by_their_scores():
+    """One of four proposals is e^3 times as likely as each of the others, which stay where the box was."""
+    tracker = siamcut(proposals="mean")
+    tracker.network = Oracle(siamese_answer((1.0, 0.2, 0.1, 0.3)))
+    box = torch.tensor([5.0, 6, 0, 4, 2, 1.5, 0])
+    cloud = torch.randn(500, 3) + torch.tensor([5.0, 6, 0])
+    (step,) = tracker.step([tracker.begin(cloud, box)], [cloud])
+    share = math.exp(3) / (math.exp(3) + 3)
+    expected = torch.tensor([5 + share, 6 + 0.2 * share, 0.1 * share, 4, 2, 1.5, 0.3 * share]).double()
+    assert_close(step.box, expected, atol=1e-6, rtol=0)
+    assert step.score == pytest.approx(1 / (1 + math.exp(-3)))
+    with pytest.raises(ValueError, match="not 'all'"):
+        siamcut(proposals="all")
+
+
 def test_the_template_is_the_first_and_the_last_target():
     tracker = siamcut()
     tracker.network = Oracle(siamese_answer((0.0, 0, 0, 0)))
@@ -222,6 +237,7 @@ def test_demos_and_their_controls_see_the_same_data(name):
         assert demo[part].batch_size == control[part].batch_size
     assert demo.train_dataloader.dataset.candidates == control.train_dataloader.dataset.candidates
     assert (demo.train_cfg, demo.param_scheduler) == (control.train_cfg, control.param_scheduler)
+    assert demo.model.get("proposals") == control.model.get("proposals")
     for config in (demo, control):
         assert config.train_dataloader.dataset.area == config.model.area
         for key in ("points", "template_points", "search_points"):
