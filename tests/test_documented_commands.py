@@ -227,6 +227,7 @@ RUN_BY = {
     "dn2n render": "tests/projects/dn2n/test_method.py::test_an_unseen_scene_is_rendered_and_edited",
     "dn2n render --weights": "tests/projects/dn2n/test_method.py::test_published_weights_render_without_a_run",
     "dn2n edit": "tests/projects/dn2n/test_method.py::test_an_unseen_scene_is_rendered_and_edited",
+    "dn2n edit-training": "tests/projects/dn2n/test_method.py::test_edits_to_train_on_are_made_by_a_command",
     "python tools/make_demo_data.py scenes": "tests/projects/dn2n/test_method.py::test_demo_scenes_are_made",
     "python tools/convert_checkpoint.py dn2n": "tests/projects/dn2n/test_method.py::test_tool_converts_there_and_back",
     "streamrf info": "tests/projects/streamrf/test_container.py::test_info_and_decode",

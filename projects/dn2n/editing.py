@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -96,6 +96,7 @@ def edit_scene(
     cache: Path,
     on_view: Callable[[], object] = lambda: None,
     masks: Tensor | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Edit:
     """Edit all views of a scene, or take what the cache holds of them, and filter.
 
@@ -108,6 +109,7 @@ def edit_scene(
         cache: folder in which edited images are kept, under the hash of all that they depend on.
         on_view: called after each view.
         masks: (V, 1, H, W) in [0, 1], how much of the edit each pixel takes.
+        numbers: of the views, for the editor's draws, where the bank lacks some of the scene's; by default 0 to V - 1.
 
     Raises:
         UserError: the prompt is empty, or the cache cannot be written.
@@ -117,10 +119,11 @@ def edit_scene(
     originals = bank.images(list(range(span.start, span.end)))
     hashes = [image_hash(image) for image in originals]
     seeds = [request.seed] * len(originals)
+    numbers = range(len(originals)) if numbers is None else numbers
     leaks = torch.zeros(len(originals), 2)  # visibly edited pixels that masks take back, and all
 
     def edited(view: int) -> Tensor:
-        image = _edited(originals[view], hashes[view], view, seeds[view], request, editor, cache)
+        image = _edited(originals[view], hashes[view], numbers[view], seeds[view], request, editor, cache)
         if masks is None:
             return image
         visible = _visible(image, originals[view])

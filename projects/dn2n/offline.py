@@ -2,7 +2,7 @@
 
 A scene's folder may hold ``edits/prompts.json``, a list of ``{"id": ..., "source_caption": ..., "target_caption": ...,
 "editor": ..., "seed": ...}`` of which only ``id`` is needed, and for each of them ``edits/ID/VIEW.png``, named as the
-training images. Views that a filter dropped are missing.
+training images. Views that a filter dropped are missing. `dn2n edit-training` makes such folders.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from perception.engine.atomic import output_folder, replacing
 from perception.studio.errors import SceneError
 from perception.studio.findings import counted
 from perception.studio.image_files import look_at_all
-from projects.dn2n.editing import load_image
+from projects.dn2n.editing import load_image, save_image
 
 FOLDER, PROMPTS = "edits", "prompts.json"
 
@@ -58,13 +59,8 @@ def read_offline_edits(scene: Path, images: Sequence[Path], size: tuple[int, int
     listed = scene / FOLDER / PROMPTS
     if not listed.is_file():
         return None
-    names = [path.stem for path in images]
-    if len(set(names)) < len(names):
-        raise SceneError(
-            f"{listed}: the training images of {scene} share names in several folders, so that edits cannot be told "
-            "apart by them"
-        )
-    prompts = _ids(listed)
+    names = view_names(scene, images)
+    prompts = [entry["id"] for entry in read_prompts(scene)]
     files = []
     for prompt in prompts:
         found = [scene / FOLDER / prompt / f"{name}.png" for name in names]
@@ -84,7 +80,30 @@ def read_offline_edits(scene: Path, images: Sequence[Path], size: tuple[int, int
     return OfflineEdits(prompts, files)
 
 
-def _ids(listed: Path) -> list[str]:
+def view_names(scene: Path, images: Sequence[Path]) -> list[str]:
+    """By which the edits of training images are named.
+
+    Raises:
+        SceneError: two images share theirs.
+    """
+    names = [path.stem for path in images]
+    if len(set(names)) < len(names):
+        raise SceneError(
+            f"{scene / FOLDER}: the training images of {scene} share names in several folders, so that edits cannot be "
+            "told apart by them"
+        )
+    return names
+
+
+def read_prompts(scene: Path) -> list[dict]:
+    """The edits that a scene's folder lists; none where there is no list.
+
+    Raises:
+        SceneError: the list is damaged.
+    """
+    listed = scene / FOLDER / PROMPTS
+    if not listed.is_file():
+        return []
     try:
         content = json.loads(listed.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -96,4 +115,28 @@ def _ids(listed: Path) -> list[str]:
         raise SceneError(
             f'{listed} must be a list of at least one {{"id": ...}}, each with another name of a folder beside it'
         )
-    return ids
+    return entries
+
+
+def write_offline_edit(scene: Path, entry: dict, pictures: dict[str, Tensor | None]) -> None:
+    """Write an edit of a scene into its folder, and then list it beside those that are there.
+
+    Args:
+        scene: its folder.
+        entry: what the list says of it; another one with its ``id`` is replaced.
+        pictures: edited images (3, H, W) by the names of the views; none where an older one is to go.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        SceneError: the list that is there is damaged.
+    """
+    folder = output_folder(scene / FOLDER / entry["id"])
+    for name, picture in pictures.items():
+        path = folder / f"{name}.png"
+        if picture is None:
+            path.unlink(missing_ok=True)
+        else:
+            save_image(path, picture)
+    others = [other for other in read_prompts(scene) if other["id"] != entry["id"]]
+    with replacing(scene / FOLDER / PROMPTS) as file:
+        file.write((json.dumps([*others, entry], indent=1) + "\n").encode())

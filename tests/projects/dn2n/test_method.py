@@ -10,11 +10,13 @@ import torch
 from perception.datasets.synthetic import scenes
 from perception.engine.errors import UserError
 from perception.studio.errors import SceneError
-from projects.dn2n import cli, trained
+from projects.dn2n import cli, trained, training_edits
 from projects.dn2n.config import dn2n, dn2n_base, dn2n_clean, dn2n_tiny
 from projects.dn2n.editing import load_image, save_image, use_edit
+from projects.dn2n.editors import EDITORS, ClassicalEditor, EditorSettings
 from projects.dn2n.model import make_renderer
 from projects.dn2n.offline import read_offline_edits
+from projects.dn2n.scenes_dataparser import ScenesDataParserConfig
 from projects.dn2n.trained import Trained
 from projects.dn2n.training_views import training_sample
 
@@ -152,6 +154,66 @@ def test_sources_are_taken_from_edits_made_beforehand(run, data, tmp_path):
     refused("is 8 x 8 pixels, but its view", '[{"id": "an-image"}]')
     listed.unlink()
     assert read_offline_edits(folder / span.name, files, size) is None
+
+
+def test_edits_to_train_on_are_made_by_a_command(data, tmp_path, capsys, monkeypatch):
+    folder = shutil.copytree(data / "train", tmp_path / "train")
+    call = ["edit-training", "--data", str(folder), "--prompt", "a picture of a scene", "--prompt", "a night"]
+    call += ["--jitter", "0.5", "--strength", "0.5"]
+    made = []
+
+    class Counting(ClassicalEditor):
+        def edit(self, images, prompt, source_caption, seed, view_ids):
+            if len(made) == limit:
+                raise KeyboardInterrupt
+            made.append((prompt, *view_ids))
+            return super().edit(images, prompt, source_caption, seed, view_ids)
+
+    monkeypatch.setitem(EDITORS, "classical", Counting)
+    limit = 5
+    with pytest.raises(KeyboardInterrupt):
+        cli.run(call)
+    assert not list(folder.rglob("prompts.json"))
+    limit = None
+    cli.run(call)
+    assert len(made) == 2 * (7 + 9)  # the five of the stopped run are not made again
+    assert "night" in capsys.readouterr().out
+    pictures = {path: path.read_bytes() for path in folder.rglob("edits/*/*.png")}
+    cli.run(call)
+    assert len(made) == 2 * (7 + 9)
+    assert {path: path.read_bytes() for path in folder.rglob("edits/*/*.png")} == pictures
+    assert capsys.readouterr().out.count("warning: the edit repaints the scene") >= 2
+
+    trainer = small_config(folder, tmp_path).setup(local_rank=0, world_size=1)
+    trainer.setup()
+    bank = trainer.pipeline.bank
+    assert bank.offline.keys() == {0, 1}
+    for number, span in enumerate(bank.scenes):
+        edits = bank.offline[number]
+        assert [name.rsplit("-", 1)[0] for name in edits.prompts] == ["a-picture-of-a-scene", "a-night"]
+        entries = json.loads((folder / span.name / "edits/prompts.json").read_text())
+        assert [entry["target_caption"] for entry in entries] == ["a picture of a scene", "a night"]
+        originals = bank.images(list(range(span.start, span.end)))
+        views = list(range(len(originals)))
+        assert edits.count == 2 * (len(views) - 1)  # the filter drops the last one
+        found = edits.put(originals, views, 1)
+        wanted = ClassicalEditor(EditorSettings(strength=0.5, jitter=0.5)).edit(originals, "a night", None, 0, views)
+        kept = [view for view in views if edits.files[1][view] is not None]
+        torch.testing.assert_close(found[kept], wanted[kept], rtol=0, atol=1 / 500)
+
+
+def test_views_that_cannot_be_read_are_left_out(data):
+    readers = ScenesDataParserConfig(data=data / "train").setup().readers
+    for name, reader in readers.items():
+        outputs = reader.get_dataparser_outputs("train")
+        outputs.image_filenames = [*outputs.image_filenames[:2], data / "none.png", *outputs.image_filenames[3:]]
+        views = training_edits.read_training_views(name, reader, torch.ones(3))
+        count = len(outputs.image_filenames)
+        assert views.numbers == [0, 1, *range(3, count)]
+        assert views.names == [path.stem for path in outputs.image_filenames if path.stem != "none"]
+        assert [str(data / "none.png") in fault for fault in views.faults] == [True]
+        assert len(views.bank.images(list(range(count - 1)))) == len(views.bank.cameras) == count - 1
+        assert len(outputs.image_filenames) == count
 
 
 def test_variants_say_what_they_are():
