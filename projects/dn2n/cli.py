@@ -26,10 +26,13 @@ Training keeps the photographs as targets: prompts should say the same as the sc
 that repaints the scene teaches the field to undo that, which is warned about. The classical editor repaints; what it
 does to one view and not to another comes from --jitter.
 
-Views that the filter drops are not written, and training perturbs them as before. A view whose image cannot be read is
-said and left out, unless the layout's reader refuses the scene for it, as for training. Each edited picture is kept in --cache as soon as it is made: a run that was stopped goes on when
-the same command is given again, and edits only what is missing, and views whose images have changed. The same command
-writes the same pictures (seeds are of --seed and the view's number)."""
+Views that the filter drops are not written, and training perturbs them as before. A damaged image that the scene's
+reader finds stops the command before anything is edited, as it stops training; one that only decoding finds is said,
+and its view left out.
+
+Each edited picture is kept in --cache as soon as it is made: a run that was stopped goes on when the same command is
+given again, and edits only what is missing, and views whose images have changed. The same command writes the same
+pictures: an editor draws by --seed and the number of the view."""
 
 
 def main() -> None:
