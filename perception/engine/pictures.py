@@ -32,6 +32,7 @@ class SegmentationPicturesHook(SegVisualizationHook):
 
     def before_test(self, runner: Runner) -> None:
         """Settle the names of all pictures."""
+        self._visualizer = runner.visualizer  # and not the last that was made in this process
         if self.test_out_dir is not None:
             self._files = picture_files(tested_images(runner), self.test_out_dir)
             meta = self._visualizer.dataset_meta or {}

@@ -9,6 +9,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData, PixelData
+from mmengine.visualization import Visualizer
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 from PIL import Image
@@ -73,11 +74,11 @@ def test_every_image_gets_its_picture_as_the_model_sees_it(tmp_path, hook, visua
         Path(image).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 24), (40, 90, 200)).save(image, exif=exif)
     Image.fromarray(np.full((32, 24), 40_000, np.uint16)).save(images[-1])
-    runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=_Listed(images)))
     drawing = visualizer.get_instance(f"pictures of {hook.__name__}")
     drawing.dataset_meta = dict(classes=("ship",), palette=[(250, 60, 70)])
+    runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=_Listed(images)), visualizer=drawing)
+    Visualizer.get_instance(f"made after {hook.__name__}'s")
     pictures = hook(draw=True, interval=1, test_out_dir=str(tmp_path / "out"))
-    pictures._visualizer = drawing
     pictures.before_test(runner)
     pictures.after_test_iter(runner, 0, {}, [sample(image) for image in images])
     pictures.after_test(runner)

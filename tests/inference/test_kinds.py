@@ -15,6 +15,7 @@ from mmengine.config import Config
 from perception.engine.errors import UserError
 from perception.inference.folder import Job, run
 from perception.inference.kinds import build_kind
+from perception.inference.loops import WriteQueue
 from tests.inference.toy_diaries import Historian
 from tests.inference.toy_texts import WordCounter
 from tests.inference.toy_work import lines_of, until
@@ -126,6 +127,7 @@ class TestTexts:
 
         with monkeypatch.context() as patched:
             patched.setattr(WordCounter, "predict", interrupted)
+            patched.setattr(WriteQueue, "finished", WriteQueue.rest)
             with pytest.raises(KeyboardInterrupt):
                 run(job)
         done = len(_records(job.out))
@@ -183,7 +185,7 @@ def steps(monkeypatch):
 @pytest.mark.usefixtures("here")
 class TestDiaries:
     def _interrupted(self, job, steps, page):
-        """Runs a job until the model is given this page of the second diary."""
+        """Runs a job until the model is given this page of the second diary; those before are written by then."""
         step = Historian.step
 
         def stop(self, prepared):
@@ -193,6 +195,7 @@ class TestDiaries:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Historian, "step", stop)
+            patch.setattr(WriteQueue, "finished", WriteQueue.rest)
             with pytest.raises(KeyboardInterrupt):
                 run(job)
         steps.clear()

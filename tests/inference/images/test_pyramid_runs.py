@@ -13,6 +13,7 @@ from PIL import Image
 from perception.engine.errors import UserError
 from perception.inference.folder import run
 from perception.inference.images import overview as overview_module
+from perception.inference.loops import WriteQueue
 from perception.inference.states import KeptState
 from perception.inference.writing import Files
 from tests.inference.conftest import make_image
@@ -66,11 +67,13 @@ class TestInterruptions:
         return folder
 
     def _interrupted(self, job, monkeypatch, after):
-        # States are kept as often as it goes.
+        # States are kept as often as it goes, and images before that are written.
         monkeypatch.setattr("perception.inference.states._SHARE", 1e9)
         monkeypatch.setattr(Finder, "stop_after", after)
-        with pytest.raises(KeyboardInterrupt):
-            run(job)
+        with monkeypatch.context() as patched:
+            patched.setattr(WriteQueue, "finished", WriteQueue.rest)
+            with pytest.raises(KeyboardInterrupt):
+                run(job)
         monkeypatch.setattr(Finder, "stop_after", None)
 
     @pytest.mark.parametrize("after", [2, 9, 21, 40])
