@@ -106,8 +106,10 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> 
         monkeypatch.setattr(sys, "path", [*sys.path])
         monkeypatch.setattr(sys, "excepthook", sys.excepthook)
         capsys.readouterr()
-        if "mmengine.logging" in sys.modules:  # a process of its own has no loggers yet; an earlier test's are closed
-            sys.modules["mmengine.logging"].MMLogger._instance_dict.clear()
+        # A process of its own has no loggers and no scope yet; an earlier test's loggers are closed.
+        for module, kept in (("mmengine.logging", "MMLogger"), ("mmengine.registry", "DefaultScope")):
+            if module in sys.modules:
+                getattr(sys.modules[module], kept)._instance_dict.clear()
         try:
             runpy.run_path(str(REPOSITORY / "tools" / f"{name}.py"), run_name="__main__")
             status = 0

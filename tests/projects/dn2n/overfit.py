@@ -40,6 +40,7 @@ class Planes:
             poses=poses_of(self.cameras),
             cameras=self.cameras,
             edits={},
+            offline={},
             scene_of=lambda view: 0,
             image=lambda view: self.all[view],
             images=lambda views: self.all[views],
