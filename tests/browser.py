@@ -34,6 +34,7 @@ def opened_browser(width: int = 1280, height: int = 800, dark: bool = False) -> 
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = Chrome(options, Service(driver))
     try:
+        browser.set_script_timeout(120)
         scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
         browser.execute_cdp_cmd(

@@ -17,7 +17,7 @@ from perception.inference.loops import WriteQueue
 from perception.inference.states import KeptState
 from perception.inference.writing import Files
 from tests.inference.conftest import make_image
-from tests.inference.images.memory import peak_of_infer
+from tests.inference.images.memory import peaks_of_sides
 from tests.inference.images.pyramids import LIGHT, Finder, make_job, make_scene, records_of
 from tests.inference.toy_work import lines_of
 
@@ -227,17 +227,7 @@ def test_progress_counts_windows(pyramid_files, finder, folder, tmp_path, monkey
 
 @pytest.mark.slow
 def test_memory_does_not_depend_on_the_image(pyramid_files, tmp_path):
-    pyvips = pytest.importorskip("pyvips")
-    patch = pyvips.Image.new_from_array(make_image(5, 512, 512))
-    peaks = {}
-    for side in (4096, 16384):
-        folder = tmp_path / str(side)
-        folder.mkdir()
-        patch.replicate(side // 512, side // 512).write_to_file(str(folder / "scene.jpg"))
-        peaks[side] = peak_of_infer(
-            *(pyramid_files.config, pyramid_files.checkpoint, folder, "--out", tmp_path / f"out{side}"),
-            *("--patch", "1024", "--gap", "200", "--device", "cpu"),
-        )
+    peaks = peaks_of_sides(pyramid_files.config, pyramid_files.checkpoint, tmp_path, "--patch", "1024", "--gap", "200")
     (record,) = records_of(tmp_path / "out16384")
     assert [level["windows"] for level in record["levels"]] == [400, 100, 25, 9, 1]
     assert peaks[16384] < 2e9

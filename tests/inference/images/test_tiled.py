@@ -20,8 +20,7 @@ from perception.inference.images import overview as overview_module
 from perception.inference.images.detector import Prepared
 from perception.inference.images.results import Detections, LabelMap, crop_masks
 from perception.inference.images.tiles import Tiling
-from tests.inference.conftest import make_image
-from tests.inference.images.memory import peak_of_infer
+from tests.inference.images.memory import peaks_of_sides
 
 pytestmark = pytest.mark.xdist_group("inference")
 REPOSITORY = Path(__file__).parents[3]
@@ -302,17 +301,9 @@ def test_label_maps_are_those_of_mmseg(segmenter, photos, tmp_path):
 
 @pytest.mark.slow
 def test_memory_does_not_depend_on_the_image(rotated_retinanet, tmp_path):
-    pyvips = pytest.importorskip("pyvips")
-    patch = pyvips.Image.new_from_array(make_image(5, 512, 512))
-    peaks = {}
-    for side in (4096, 16384):
-        folder = tmp_path / str(side)
-        folder.mkdir()
-        patch.replicate(side // 512, side // 512).write_to_file(str(folder / "scene.jpg"))
-        peaks[side] = peak_of_infer(
-            *(rotated_retinanet.config, rotated_retinanet.checkpoint, folder, "--out", tmp_path / f"out{side}"),
-            *("--tile", "1024", "--overlap", "200", "--device", "cpu"),
-        )
+    peaks = peaks_of_sides(
+        rotated_retinanet.config, rotated_retinanet.checkpoint, tmp_path, "--tile", "1024", "--overlap", "200"
+    )
     assert _record(tmp_path / "out16384")["tiles"] == 400
     assert peaks[16384] < 2e9
     # A JPEG's rows are as long as the image is wide; its area is sixteen times as large.
